@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include "bio.c"
+#include "nvdimm.c"
+#include "virtio.c"
