@@ -98,7 +98,7 @@ def markers(name):
     """Return the lines that stand before and after our text in a file the kernel has."""
     base = name.rsplit("/", 1)[-1]
     # get_maintainer.pl skips lines that begin with a hash, so MAINTAINERS has comments after all.
-    if base.startswith(("Kconfig", "Kbuild", "Makefile", "MAINTAINERS")) \
+    if base.startswith(("Kconfig", "Kbuild", "Makefile", "MAINTAINERS", "bindgen_parameters")) \
             or base.endswith((".py", ".sh")):
         form = "# {}\n"
     elif base.endswith(".rs"):
