@@ -39,11 +39,12 @@
 
 use core::mem;
 
-/// How many response buffers the driver keeps.
+/// How many response buffers a driver should keep.
 ///
-/// One is enough until a reset loses a flush that is in flight; each further one pays for another
-/// answer that is missing at the same time. When all are missing, the device is given up.
-pub const SLOTS: usize = 4;
+/// One is enough until a reset loses a flush that is in flight. Each further one pays for one more
+/// answer that went missing and, as a well-behaved host forgets a flush when it is reset, is
+/// missing for good. When all are, the device is given up. At 128 bytes each these fill a page.
+pub const SLOTS: usize = 32;
 
 /// What a response buffer holds while it has no answer.
 ///
@@ -105,8 +106,8 @@ pub enum Answer {
     Done,
     /// It may not be.
     Failed(Failure),
-    /// Nothing: the response buffer was not written.
-    Untouched,
+    /// Nothing: the response buffer was not written. The element has this length.
+    Untouched(u32),
 }
 
 impl Answer {
@@ -114,7 +115,7 @@ impl Answer {
     /// its response buffer holds.
     pub fn judge(len: u32, value: u32) -> Self {
         if value == UNANSWERED {
-            Self::Untouched
+            Self::Untouched(len)
         } else if len != RESPONSE_LEN {
             Self::Failed(Failure::Length(len))
         } else if value != 0 {
@@ -191,7 +192,7 @@ enum Owed {
     Surplus,
 }
 
-/// The state machine; see the top of this file.
+/// The state machine, for a driver with `N` response buffers; see the top of this file.
 ///
 /// After each of [`start()`], [`arrive()`] and [`answered()`] the driver calls [`pump()`], under
 /// the same lock. Every caller that was taken comes back exactly once, as part of a batch that is
@@ -202,7 +203,7 @@ enum Owed {
 /// [`answered()`]: Engine::answered
 /// [`pump()`]: Engine::pump
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Engine<B> {
+pub struct Engine<B, const N: usize = SLOTS> {
     gate: Gate,
     closed: bool,
     owed: Owed,
@@ -211,7 +212,7 @@ pub struct Engine<B> {
     /// Callers that `Owed::Answer` is for, otherwise empty.
     in_flight: B,
     /// Response buffers, one bit each, that the host may still write to though their flush is lost.
-    missing: u8,
+    missing: u32,
     /// The device was recovered at its own request, and has answered no flush since.
     recovered: bool,
     /// The device was recovered for a ring out of step, and has answered no flush since.
@@ -220,9 +221,10 @@ pub struct Engine<B> {
     held: usize,
 }
 
-impl<B: Batch> Engine<B> {
+impl<B: Batch, const N: usize> Engine<B, N> {
     /// Makes an engine that has no queue yet: callers wait until [`Engine::start()`].
     pub fn new() -> Self {
+        const { assert!(N >= 1 && N <= 32) };
         Self::default()
     }
 
@@ -254,7 +256,7 @@ impl<B: Batch> Engine<B> {
 
     /// Sends a flush if there is need of one and it can be sent now.
     ///
-    /// `add` sets the response buffer of the given number (less than [`SLOTS`]) to [`UNANSWERED`],
+    /// `add` sets the response buffer of the given number (less than `N`) to [`UNANSWERED`],
     /// adds a request with it to the queue and notifies the host. If it reports
     /// [`NotSent::Again`], nothing must have been made available to the host.
     pub fn pump(&mut self, add: impl FnOnce(usize) -> Result<(), NotSent>) -> Pumped<B> {
@@ -267,7 +269,7 @@ impl<B: Batch> Engine<B> {
             return Pumped::Nothing;
         }
         let slot = self.missing.trailing_ones() as usize;
-        if slot >= SLOTS {
+        if slot >= N {
             return Pumped::Broken(self.break_down());
         }
         match add(slot) {
@@ -299,7 +301,14 @@ impl<B: Batch> Engine<B> {
             return self.stray();
         };
         let result = match answer {
-            Answer::Untouched => {
+            Answer::Done => Ok(()),
+            Answer::Failed(failure) => Err(failure),
+            // Hosts that refuse a request return it empty. While an answer is missing, it could
+            // also be that one.
+            Answer::Untouched(len) if len != RESPONSE_LEN && self.missing == 0 => {
+                Err(Failure::Length(len))
+            }
+            Answer::Untouched(_) => {
                 // The answer to a flush that an earlier reset lost. The one in flight is not lost
                 // on the host, but its own answer can no longer be told from others.
                 self.missing |= 1 << slot;
@@ -311,8 +320,6 @@ impl<B: Batch> Engine<B> {
                     Answered::Stale
                 };
             }
-            Answer::Done => Ok(()),
-            Answer::Failed(failure) => Err(failure),
         };
         self.owed = Owed::Nothing;
         if self.gate == Gate::Broken {
@@ -325,6 +332,7 @@ impl<B: Batch> Engine<B> {
 
     /// The queue holds a used element, although no flush is in flight.
     pub fn stray(&mut self) -> Answered<B> {
+        debug_assert!(!self.expects_answer());
         self.owed = Owed::Surplus;
         if self.gate == Gate::Broken {
             Answered::Ignored
@@ -348,14 +356,15 @@ impl<B: Batch> Engine<B> {
     /// The device was reset and its queue is gone, with the flush in flight, if there was one: its
     /// callers wait again, before all others.
     ///
-    /// To be called when the host can no longer use the old queue and not yet the new one.
-    /// `is_written` tells whether the response buffer of this number (less than [`SLOTS`]) holds
+    /// To be called when the host can no longer use the old queue and not yet the new one, and the
+    /// old one has been looked at a last time: an answer that nobody reads takes its error with it.
+    /// `is_written` tells whether the response buffer of this number (less than `N`) holds
     /// anything but [`UNANSWERED`].
     pub fn reset(&mut self, is_written: impl Fn(usize) -> bool) {
         if let Owed::Answer(slot) = self.owed {
             self.missing |= 1 << slot;
         }
-        for slot in 0..SLOTS {
+        for slot in 0..N {
             if self.missing & 1 << slot != 0 && is_written(slot) {
                 self.missing &= !(1 << slot);
             }
