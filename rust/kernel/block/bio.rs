@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Owned bios for drivers and subsystems that complete them.
+//!
+//! A `struct bio` that was handed to a driver has to be completed exactly once, by whoever took
+//! it. [`Bio`] is that obligation as a type: it can be moved, kept in a [`BioList`] and completed,
+//! and it cannot be copied or forgotten silently.
+//!
+//! # Context
+//!
+//! Completing runs the submitter's `bi_end_io`. It may be called from any context, and does not
+//! sleep by itself; but some handlers are heavy (they copy, checksum, or submit the next bio), so
+//! a driver that learns of the completion in an interrupt handler does better to complete its bios
+//! from a work item. No spinlock may be held that such a handler could want, in particular none
+//! that the driver takes when a bio is submitted to it.
+//!
+//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
+
+use crate::{
+    prelude::*, //
+};
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
+
+mod list;
+
+pub use list::BioList;
+
+/// A bio that its holder has to complete.
+///
+/// Wraps the kernel's C `struct bio`. [`Bio::complete`] ends it with a result. A `Bio` that is
+/// dropped instead is completed with an I/O error, and a warning is printed once, for a submitter
+/// that is never answered sleeps for ever.
+///
+/// # Invariants
+///
+/// - `self.0` points at a valid, initialised `struct bio` that has not been completed.
+/// - Whoever owns the `Bio` is the only one to complete it, and the only one to use its `bi_next`
+///   until it does.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     block::bio::Bio,
+///     prelude::*, //
+/// };
+///
+/// /// Answers a write that asked to be durable, once it is known whether it is.
+/// fn answer(bio: Bio, flushed: Result) {
+///     if bio.is_fua() && flushed.is_err() {
+///         pr_debug!("write of {} bytes at {} is lost\n", bio.size(), bio.sector());
+///     }
+///     bio.complete(flushed);
+/// }
+/// ```
+pub struct Bio(NonNull<bindings::bio>);
+
+// SAFETY: A bio may be completed by any task and on any CPU.
+unsafe impl Send for Bio {}
+
+// SAFETY: What can be done through a shared reference only reads fields that do not change before
+// the bio is completed.
+unsafe impl Sync for Bio {}
+
+impl Bio {
+    /// Takes over a bio.
+    ///
+    /// This is for the adapter of a subsystem that hands bios to Rust drivers; the drivers
+    /// themselves get theirs from it.
+    ///
+    /// # Safety
+    ///
+    /// - `bio` must point at a valid `struct bio` that was submitted, or initialised by its owner,
+    ///   and has not been completed.
+    /// - The caller gives up the bio: nobody else may complete it, write to it or use its
+    ///   `bi_next` until the returned [`Bio`] was completed or given away by [`Bio::into_raw`].
+    #[inline]
+    pub unsafe fn from_raw(bio: NonNull<bindings::bio>) -> Self {
+        // INVARIANT: By the safety requirements of this function.
+        Self(bio)
+    }
+
+    /// Gives the bio away without completing it.
+    ///
+    /// Whoever gets the pointer has to complete the bio; [`Bio::from_raw`] makes it a [`Bio`]
+    /// again.
+    #[inline]
+    pub fn into_raw(self) -> NonNull<bindings::bio> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// Returns the bio's first sector on its device, in units of 512 bytes.
+    #[inline]
+    pub fn sector(&self) -> u64 {
+        // SAFETY: By the type invariant, `self.0` is valid for reading.
+        unsafe { (*self.0.as_ptr()).bi_iter.bi_sector }
+    }
+
+    /// Returns how many bytes the bio covers.
+    ///
+    /// A bio can cover bytes and still carry no data, see [`Bio::has_data`].
+    #[inline]
+    pub fn size(&self) -> usize {
+        // SAFETY: By the type invariant, `self.0` is valid for reading.
+        let size = unsafe { (*self.0.as_ptr()).bi_iter.bi_size };
+
+        size as usize
+    }
+
+    /// Returns whether the bio carries data, as reads and writes do.
+    ///
+    /// A pure flush, a discard and a write of zeroes carry none.
+    #[inline]
+    pub fn has_data(&self) -> bool {
+        // SAFETY: By the type invariant, `self.0` is a valid bio.
+        unsafe { bindings::bio_has_data(self.0.as_ptr()) }
+    }
+
+    /// Returns whether the bio's own data must be durable before the bio is completed
+    /// (`REQ_FUA`).
+    #[inline]
+    pub fn is_fua(&self) -> bool {
+        self.has_flag(bindings::req_flag_bits___REQ_FUA)
+    }
+
+    /// Returns whether everything that was completed before must be durable before the bio is
+    /// executed (`REQ_PREFLUSH`).
+    #[inline]
+    pub fn is_preflush(&self) -> bool {
+        self.has_flag(bindings::req_flag_bits___REQ_PREFLUSH)
+    }
+
+    /// Returns whether the given bit of `bi_opf` is set.
+    #[inline]
+    fn has_flag(&self, bit: bindings::req_flag_bits) -> bool {
+        // SAFETY: By the type invariant, `self.0` is valid for reading.
+        let opf = unsafe { (*self.0.as_ptr()).bi_opf };
+
+        opf & (1 << bit) != 0
+    }
+
+    /// Completes the bio.
+    ///
+    /// An [`Err`] becomes the block status that `errno_to_blk_status()` has for it, for instance
+    /// `BLK_STS_RESOURCE` for [`ENOMEM`] and `BLK_STS_IOERR` for [`EIO`]. [`Ok`] leaves the
+    /// bio's status as it is, so an error that was recorded earlier is not lost.
+    ///
+    /// # Context
+    ///
+    /// Any context. See the [module's documentation](self#context) for what the submitter's
+    /// handler may do.
+    #[inline]
+    pub fn complete(self, result: Result) {
+        ManuallyDrop::new(self).end(result);
+    }
+
+    /// Ends the bio; the caller must not use `self` any more.
+    fn end(&mut self, result: Result) {
+        let bio = self.0.as_ptr();
+
+        // SAFETY: By the type invariant, `bio` is valid and only we may write to it.
+        unsafe {
+            // Linked lists use `bi_next` as they like; the submitter must not find our leftovers.
+            (*bio).bi_next = core::ptr::null_mut();
+            if let Err(error) = result {
+                (*bio).bi_status = error.to_blk_status();
+            }
+        }
+
+        // SAFETY: By the type invariant, the bio was not completed yet, and completing it is up to
+        // us. Both callers own the `Bio` and do not use it afterwards.
+        unsafe { bindings::bio_endio(bio) };
+    }
+}
+
+impl Drop for Bio {
+    fn drop(&mut self) {
+        crate::pr_warn_once!("a bio was dropped unfinished, completing it with an I/O error\n");
+        self.end(Err(EIO));
+    }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A queue of bios that needs no memory of its own.
+
+use super::Bio;
+use crate::prelude::*;
+use core::ptr::NonNull;
+
+/// The first and the last bio of a list that is not empty.
+#[derive(Clone, Copy)]
+struct Ends {
+    head: NonNull<bindings::bio>,
+    tail: NonNull<bindings::bio>,
+}
+
+/// A first-in-first-out list of [`Bio`]s, chained through the bios themselves.
+///
+/// This is the kernel's C `struct bio_list` with ownership: whoever has the list has to complete
+/// its bios. Pushing, popping and appending allocate nothing and take constant time, so bios can
+/// be collected under a spinlock and in interrupt context.
+///
+/// A list that is dropped while bios are left completes them with an I/O error and warns once.
+///
+/// # Invariants
+///
+/// - The bios from `head` to `tail` are linked through `bi_next`, and the list owns each as a
+///   [`Bio`] does. There are `len` of them.
+/// - `tail` has no next bio.
+///
+/// # Examples
+///
+/// Bios are collected under a lock and completed without it, in the order of their arrival:
+///
+/// ```
+/// use kernel::{
+///     block::bio::{
+///         Bio,
+///         BioList, //
+///     },
+///     prelude::*,
+///     sync::SpinLock, //
+/// };
+///
+/// fn submit(waiting: &SpinLock<BioList>, bio: Bio) {
+///     waiting.lock().push(bio);
+/// }
+///
+/// fn finish(waiting: &SpinLock<BioList>, result: Result) {
+///     let mut finished = core::mem::take(&mut *waiting.lock());
+///
+///     finished.complete_all(result);
+/// }
+/// # stack_pin_init!(let waiting = kernel::new_spinlock!(BioList::new()));
+/// # finish(&waiting, Ok(()));
+/// # let _ = submit;
+/// # use pin_init::stack_pin_init;
+/// ```
+pub struct BioList {
+    ends: Option<Ends>,
+    len: usize,
+}
+
+// SAFETY: The list owns its bios, and a `Bio` is `Send`.
+unsafe impl Send for BioList {}
+
+// SAFETY: A shared reference to the list gives no access to its bios.
+unsafe impl Sync for BioList {}
+
+impl BioList {
+    /// Creates an empty list.
+    #[inline]
+    pub const fn new() -> Self {
+        // INVARIANT: There are no bios.
+        Self { ends: None, len: 0 }
+    }
+
+    /// Returns whether the list holds no bio.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_none()
+    }
+
+    /// Returns how many bios the list holds.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a bio at the end.
+    #[inline]
+    pub fn push(&mut self, bio: Bio) {
+        let bio = bio.into_raw();
+
+        // SAFETY: `bio` comes from a `Bio`, which we own now, so its `bi_next` is ours.
+        unsafe { (*bio.as_ptr()).bi_next = core::ptr::null_mut() };
+
+        // INVARIANT: `bio` has no next, and is owned by the list from here on.
+        self.link(Ends {
+            head: bio,
+            tail: bio,
+        });
+        self.len += 1;
+    }
+
+    /// Removes the bio that was added first.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Bio> {
+        let Ends { head, tail } = self.ends?;
+
+        // SAFETY: By the type invariant, `head` is valid and its `bi_next` is the list's.
+        let next = unsafe { (*head.as_ptr()).bi_next };
+
+        // INVARIANT: `tail` stays the last unless `head` was the last itself, and then nothing is
+        // left.
+        self.ends = NonNull::new(next).map(|head| Ends { head, tail });
+        self.len -= 1;
+
+        // SAFETY: By the type invariant, the list owned the bio as a `Bio`; it is no longer in
+        // the list.
+        Some(unsafe { Bio::from_raw(head) })
+    }
+
+    /// Moves all bios of `other` behind those of this list, in their order.
+    ///
+    /// Takes constant time, however long the lists are.
+    #[inline]
+    pub fn append(&mut self, other: &mut BioList) {
+        // INVARIANT: The bios of `other` change their owner, `other` is empty afterwards.
+        if let Some(ends) = other.ends.take() {
+            self.link(ends);
+        }
+        self.len += core::mem::take(&mut other.len);
+    }
+
+    /// Completes all bios with the same result, in their order.
+    ///
+    /// See [`Bio::complete`], also for the context.
+    pub fn complete_all(&mut self, result: Result) {
+        while let Some(bio) = self.pop() {
+            bio.complete(result);
+        }
+    }
+
+    /// Links a chain of bios, which the caller owns, behind the list's last bio.
+    #[inline]
+    fn link(&mut self, chain: Ends) {
+        self.ends = Some(match self.ends {
+            None => chain,
+            Some(Ends { head, tail }) => {
+                // SAFETY: By the type invariant, `tail` is valid and its `bi_next` is the list's.
+                unsafe { (*tail.as_ptr()).bi_next = chain.head.as_ptr() };
+                Ends {
+                    head,
+                    tail: chain.tail,
+                }
+            }
+        });
+    }
+}
+
+impl Default for BioList {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for BioList {
+    fn drop(&mut self) {
+        if !self.is_empty() {
+            crate::pr_warn_once!("a list of bios was dropped unfinished, failing them\n");
+            self.complete_all(Err(EIO));
+        }
+    }
+}

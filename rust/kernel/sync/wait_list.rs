@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists of sleeping callers.
+//!
+//! A [`WaitList`] collects callers that wait for the same event, each with its own answer. It
+//! needs no memory: every caller brings its node on its own stack and sleeps until the node was
+//! completed.
+//!
+//! C header: [`include/linux/completion.h`](srctree/include/linux/completion.h)
+
+use crate::{
+    prelude::*,
+    types::Opaque, //
+};
+use core::{
+    cell::{
+        Cell,
+        UnsafeCell, //
+    },
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use pin_init::stack_pin_init;
+
+/// A caller that sleeps, or is about to; it lives on the caller's stack.
+#[pin_data]
+struct Node {
+    /// The next node of the list. It belongs to the owner of the list.
+    next: Cell<Option<NonNull<Node>>>,
+    /// The caller's answer, written by whoever completes the node, before it does.
+    result: UnsafeCell<Result>,
+    #[pin]
+    done: Opaque<bindings::completion>,
+}
+
+/// The first and the last node of a list that is not empty.
+#[derive(Clone, Copy)]
+struct Ends {
+    head: NonNull<Node>,
+    tail: NonNull<Node>,
+}
+
+/// Makes a lifetime invariant, so that no other one can stand in for it.
+type Brand<'w> = PhantomData<fn(&'w ()) -> &'w ()>;
+
+/// The permission to put one caller on one list.
+///
+/// [`WaitList::wait`] makes it, [`WaitList::push`] takes it. It cannot leave the closure that got
+/// it, nor the task.
+#[must_use = "a caller that is on no list is not woken up"]
+pub struct Waiter<'w> {
+    node: NonNull<Node>,
+    joined: &'w Cell<bool>,
+    _brand: Brand<'w>,
+}
+
+/// The proof that a caller is on a list.
+#[must_use = "`WaitList::wait` asks for the proof"]
+pub struct Joined<'w>(Brand<'w>);
+
+/// A first-in-first-out list of sleeping callers.
+///
+/// The list is plain data, meant to live in what a lock protects, or in a structure that is. It
+/// can be moved, taken and appended to another list in constant time. Callers put themselves on it
+/// by [`WaitList::wait`] and sleep until [`WaitList::complete_all`] gives them their result.
+///
+/// Nobody sleeps for ever by mistake: a list that is dropped while somebody is on it wakes all of
+/// them with [`EIO`] and warns once. (A list that is leaked, for instance by
+/// [`core::mem::forget`], leaves its callers asleep. Their nodes stay valid all the same.)
+///
+/// # Invariants
+///
+/// - The nodes from `head` to `tail` are linked through `next`; `tail` has no next.
+/// - Each node is valid, as its caller does not return before the node was completed, and no node
+///   on the list was completed. Only the owner of the list may use the `next` and the `result` of
+///   its nodes.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     prelude::*,
+///     sync::{
+///         SpinLock,
+///         WaitList, //
+///     }, //
+/// };
+///
+/// struct Flusher {
+///     dead: bool,
+///     waiting: WaitList,
+/// }
+///
+/// /// Sleeps until somebody calls `answer`.
+/// fn flush(flusher: &SpinLock<Flusher>) -> Result {
+///     WaitList::wait(|waiter| {
+///         let mut flusher = flusher.lock();
+///
+///         if flusher.dead {
+///             return Err(EIO);
+///         }
+///         let joined = flusher.waiting.push(waiter);
+///         // What makes somebody call `answer` can be done here, under the same lock.
+///         Ok(joined)
+///     })
+/// }
+///
+/// /// Wakes up all who wait; without the lock, which may be wanted by those who wake up.
+/// fn answer(flusher: &SpinLock<Flusher>, result: Result) {
+///     let mut waiting = core::mem::take(&mut flusher.lock().waiting);
+///
+///     waiting.complete_all(result);
+/// }
+/// # use pin_init::stack_pin_init;
+/// # stack_pin_init!(let flusher = kernel::new_spinlock!(Flusher {
+/// #     dead: true,
+/// #     waiting: WaitList::new(),
+/// # }));
+/// # answer(&flusher, Ok(()));
+/// # assert_eq!(flush(&flusher), Err(EIO));
+/// ```
+pub struct WaitList {
+    ends: Option<Ends>,
+}
+
+// SAFETY: A node may be completed by any task, and a result can be sent to another task.
+unsafe impl Send for WaitList {}
+
+// SAFETY: A shared reference to the list gives no access to its nodes.
+unsafe impl Sync for WaitList {}
+
+impl WaitList {
+    /// Creates an empty list.
+    #[inline]
+    pub const fn new() -> Self {
+        // INVARIANT: There are no nodes.
+        Self { ends: None }
+    }
+
+    /// Returns whether nobody is on the list.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_none()
+    }
+
+    /// Joins a list and sleeps until it was completed.
+    ///
+    /// `join` gets a [`Waiter`] for the caller, and puts it on a list that it has access to,
+    /// normally by taking the lock that protects the list. When it returns, and has thereby
+    /// released that lock, the caller goes to sleep. The sleep is uninterruptible and has no
+    /// limit.
+    ///
+    /// # Errors
+    ///
+    /// - The result that the list was completed with.
+    /// - If `join` returns an error, that error. A caller that did not join then returns at once.
+    ///   If `join` put the caller on a list nevertheless, the caller sleeps all the same and the
+    ///   result of the list is lost.
+    ///
+    /// # Context
+    ///
+    /// May sleep. No spinlock that was taken before the call may be held.
+    ///
+    /// # Examples
+    ///
+    /// A closure that has not joined cannot claim that it has:
+    ///
+    /// ```compile_fail
+    /// # use kernel::{prelude::*, sync::WaitList};
+    /// let _ = WaitList::wait(|waiter| Ok(()));
+    /// ```
+    ///
+    /// And the permission to join cannot be kept for later:
+    ///
+    /// ```compile_fail
+    /// # use kernel::{prelude::*, sync::WaitList};
+    /// let mut kept = None;
+    /// let _ = WaitList::wait(|waiter| {
+    ///     kept = Some(waiter);
+    ///     Err(EAGAIN)
+    /// });
+    /// ```
+    pub fn wait<F>(join: F) -> Result
+    where
+        F: for<'w> FnOnce(Waiter<'w>) -> Result<Joined<'w>>,
+    {
+        stack_pin_init!(let node = pin_init!(Node {
+            next: Cell::new(None),
+            result: UnsafeCell::new(Err(EIO)),
+            done <- Opaque::ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writing.
+                unsafe { bindings::init_completion(slot) }
+            }),
+        }));
+        let node = node.into_ref();
+        let joined = Cell::new(false);
+
+        let proof = join(Waiter {
+            node: NonNull::from(node.get_ref()),
+            joined: &joined,
+            _brand: PhantomData,
+        });
+
+        // The node must not go away while it is on a list, whatever the closure says.
+        if joined.get() {
+            // SAFETY: `done` was initialised above.
+            unsafe { bindings::wait_for_completion(node.done.get()) };
+        }
+
+        proof?;
+
+        // SAFETY: By the proof, the node was put on a list. It was completed, so it is on none any
+        // more, and whoever completed it wrote the result before and does not use the node again.
+        unsafe { *node.result.get() }
+    }
+
+    /// Puts a caller at the end of the list. Can be called in any context.
+    #[inline]
+    pub fn push<'w>(&mut self, waiter: Waiter<'w>) -> Joined<'w> {
+        let node = waiter.node;
+
+        // From here on, `WaitList::wait` does not return before the node was completed.
+        waiter.joined.set(true);
+
+        // INVARIANT: The node is on no list, since there is one `Waiter` for it and we have it. So
+        // it was not completed and has no next.
+        self.link(Ends {
+            head: node,
+            tail: node,
+        });
+
+        Joined(PhantomData)
+    }
+
+    /// Moves all callers of `other` behind those of this list, in their order.
+    ///
+    /// Takes constant time, however long the lists are. Can be called in any context.
+    #[inline]
+    pub fn append(&mut self, other: &mut WaitList) {
+        // INVARIANT: The nodes of `other` change their owner, `other` is empty afterwards.
+        if let Some(ends) = other.ends.take() {
+            self.link(ends);
+        }
+    }
+
+    /// Wakes up all callers with the same result, in the order in which they joined.
+    ///
+    /// Can be called in any context, also under a lock; but those who wake up may want the lock.
+    pub fn complete_all(&mut self, result: Result) {
+        let mut next = self.ends.take().map(|ends| ends.head);
+
+        while let Some(node) = next {
+            let node = node.as_ptr();
+
+            // SAFETY: By the type invariant, the node was on the list, so it is valid and its
+            // `next` and `result` are ours. (The list does not own it any more.)
+            let done = unsafe {
+                next = (*node).next.get();
+                *(*node).result.get() = result;
+                (*node).done.get()
+            };
+
+            // SAFETY: The completion is valid until it was completed. After that the node may be
+            // gone, so it is not used any more.
+            unsafe { bindings::complete(done) };
+        }
+    }
+
+    /// Links a chain of nodes, which the caller owns, behind the list's last node.
+    #[inline]
+    fn link(&mut self, chain: Ends) {
+        self.ends = Some(match self.ends {
+            None => chain,
+            Some(Ends { head, tail }) => {
+                // SAFETY: By the type invariant, `tail` is valid and its `next` is the list's.
+                unsafe { (*tail.as_ptr()).next.set(Some(chain.head)) };
+                Ends {
+                    head,
+                    tail: chain.tail,
+                }
+            }
+        });
+    }
+}
+
+impl Default for WaitList {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for WaitList {
+    fn drop(&mut self) {
+        if !self.is_empty() {
+            crate::pr_warn_once!("a list of sleeping callers was dropped, failing them\n");
+            self.complete_all(Err(EIO));
+        }
+    }
+}

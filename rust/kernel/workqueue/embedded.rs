@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Work items that live inside the state on which they work.
+
+use super::WorkQueue;
+use crate::{
+    prelude::*,
+    sync::LockClassKey,
+    types::Opaque, //
+};
+use core::ops::Deref;
+
+/// Creates an initialiser for an [`Embedded`] work item, with a lock class of its own.
+///
+/// It takes an initialiser for the state, and a name for lockdep, which defaults to the place of
+/// the call.
+#[macro_export]
+macro_rules! new_embedded_work {
+    ($inner:expr $(, $name:literal)? $(,)?) => {
+        $crate::workqueue::Embedded::new(
+            $inner,
+            $crate::optional_name!($($name)?),
+            $crate::static_lock_class!(),
+        )
+    };
+}
+pub use new_embedded_work;
+
+/// State that has work to do on itself. See [`Embedded`].
+pub trait EmbeddedWork: Send + Sync + Sized + 'static {
+    /// Does the work.
+    ///
+    /// Runs in process context on the queue on which it was queued, and never twice at the same
+    /// time. It may queue itself again.
+    fn run(this: Pin<&Embedded<Self>>);
+}
+
+/// State together with the work item that works on it.
+///
+/// A [`Work`](super::Work) is queued with a reference-counted pointer, so it can be queued only by
+/// who has one, and it keeps its owner alive until it has run. An `Embedded` work item is queued
+/// through a plain reference and owns nothing. It is therefore cancelled when it is dropped:
+/// **before** any field of `T` is dropped, the work item is taken off its queue, and if it runs,
+/// it is waited for. So [`EmbeddedWork::run`] always finds its state whole.
+///
+/// It can be the content of an [`Arc`](crate::sync::Arc) or a pinned field of a larger structure.
+/// It must not be placed on a stack.
+///
+/// # Context
+///
+/// Dropping may sleep.
+///
+/// # Deadlocks
+///
+/// [`EmbeddedWork::run`] must not drop the last reference to the structure that its own work item
+/// is embedded in: dropping would wait for the work item, and the work item for the drop. As it
+/// needs no reference, it is best for `T` not to be able to reach one. The same holds for
+/// [`Embedded::flush`] and [`Embedded::cancel_sync`]. With debug assertions, such a call is a
+/// panic.
+///
+/// # Invariants
+///
+/// `work` is an initialised `struct work_struct`, its function is `run_work::<T>`, and it is only
+/// queued while `self` is pinned and has not been dropped.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     prelude::*,
+///     sync::{
+///         Arc,
+///         SpinLock, //
+///     },
+///     workqueue::{
+///         Embedded,
+///         EmbeddedWork,
+///         OrderedQueue, //
+///     }, //
+/// };
+///
+/// #[pin_data]
+/// struct Adder {
+///     #[pin]
+///     numbers: SpinLock<(u32, u32)>,
+/// }
+///
+/// impl EmbeddedWork for Adder {
+///     fn run(this: Pin<&Embedded<Self>>) {
+///         let mut numbers = this.numbers.lock();
+///
+///         numbers.1 += core::mem::take(&mut numbers.0);
+///     }
+/// }
+///
+/// let adder = Arc::pin_init(
+///     kernel::new_embedded_work!(pin_init!(Adder {
+///         numbers <- kernel::new_spinlock!((0, 0)),
+///     })),
+///     GFP_KERNEL,
+/// )?;
+/// let queue = OrderedQueue::builder().build(c"example")?;
+///
+/// adder.numbers.lock().0 = 5;
+/// adder.enqueue(&queue);
+/// adder.flush();
+/// assert_eq!(adder.numbers.lock().1, 5);
+/// # Ok::<(), Error>(())
+/// ```
+#[pin_data(PinnedDrop)]
+pub struct Embedded<T: EmbeddedWork> {
+    #[pin]
+    work: Opaque<bindings::work_struct>,
+    #[pin]
+    inner: T,
+}
+
+// SAFETY: A work item may be queued, cancelled and run by any task, and `T` is `Send`.
+unsafe impl<T: EmbeddedWork> Send for Embedded<T> {}
+
+// SAFETY: Operations on a work item are thread-safe, and `T` is `Sync`.
+unsafe impl<T: EmbeddedWork> Sync for Embedded<T> {}
+
+impl<T: EmbeddedWork> Embedded<T> {
+    /// Creates an initialiser. See [`new_embedded_work!`] for a shorter way.
+    pub fn new<E>(
+        inner: impl PinInit<T, E>,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self, E> {
+        // INVARIANT: `work` is initialised with `run_work::<T>` and not queued.
+        try_pin_init!(Self {
+            work <- Opaque::try_ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writing, `name` and `key` live for ever, and
+                // `run_work` can be called whenever the work item is queued, which only happens
+                // through `Self::enqueue`.
+                unsafe {
+                    bindings::init_work_with_key(
+                        slot,
+                        Some(run_work::<T>),
+                        false,
+                        name.as_char_ptr(),
+                        key.as_ptr(),
+                    )
+                };
+                Ok::<(), E>(())
+            }),
+            inner <- inner,
+        }? E)
+    }
+
+    /// Returns the state; the pinned way for what a plain reference gives by dereferencing.
+    #[inline]
+    pub fn inner(self: Pin<&Self>) -> Pin<&T> {
+        // SAFETY: `inner` is structurally pinned.
+        unsafe { self.map_unchecked(|this| &this.inner) }
+    }
+
+    /// Queues the work item, and returns whether it was not queued already.
+    ///
+    /// If it is queued and has not started to run yet, once is enough and nothing is done. If it
+    /// is running, it is queued to run again. Either way [`EmbeddedWork::run`] will see all that
+    /// the caller did before.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[inline]
+    pub fn enqueue(&self, queue: &impl WorkQueue) -> bool {
+        // SAFETY: `queue` is valid while it is borrowed, and its destructor waits for what is
+        // queued. By the type invariant, the work item is initialised. It stays valid until it is
+        // off the queue and no longer runs, because `Self` is only ever created pinned and its
+        // destructor waits for that.
+        unsafe {
+            bindings::queue_work_on(
+                bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
+                queue.as_raw(),
+                self.work.get(),
+            )
+        }
+    }
+
+    /// Waits until the work item has run, if it is queued or running.
+    ///
+    /// If it is queued again meanwhile, that run is not waited for.
+    ///
+    /// # Context
+    ///
+    /// May sleep. Must not be called by [`EmbeddedWork::run`] itself.
+    #[inline]
+    pub fn flush(&self) {
+        flush(&self.work);
+    }
+
+    /// Takes the work item off its queue, and if it runs, waits for it.
+    ///
+    /// Returns whether it was queued. Afterwards it is neither queued nor running, unless somebody
+    /// else queues it; it can be queued again.
+    ///
+    /// # Context
+    ///
+    /// May sleep. Must not be called by [`EmbeddedWork::run`] itself.
+    #[inline]
+    pub fn cancel_sync(&self) -> bool {
+        cancel_sync(&self.work)
+    }
+}
+
+impl<T: EmbeddedWork> Deref for Embedded<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+#[pinned_drop]
+impl<T: EmbeddedWork> PinnedDrop for Embedded<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // Nobody else can queue the item any more, for that takes a reference; and an item that
+        // queues itself is cancelled for good.
+        self.cancel_sync();
+    }
+}
+
+/// What the kernel calls when the work item of an [`Embedded<T>`] runs.
+///
+/// # Safety
+///
+/// `work` must be the work item of a valid, pinned `Embedded<T>` that stays valid during the call.
+unsafe extern "C" fn run_work<T: EmbeddedWork>(work: *mut bindings::work_struct) {
+    let work = Opaque::cast_from(work);
+
+    // SAFETY: By the safety requirements of this function, `work` is the field of an
+    // `Embedded<T>`.
+    let this = unsafe { crate::container_of!(work, Embedded<T>, work) };
+
+    // SAFETY: By the safety requirements of this function, `this` is valid during the call. It is
+    // pinned, as it has to be for its work item to be queued.
+    let this = unsafe { Pin::new_unchecked(&*this) };
+
+    T::run(this);
+}
+
+/// Waits for an initialised work item.
+fn flush(work: &Opaque<bindings::work_struct>) {
+    assert_not_own(work);
+
+    // SAFETY: `work` is an initialised work item, by the type invariant of `Embedded`.
+    unsafe { bindings::flush_work(work.get()) };
+}
+
+/// Cancels an initialised work item.
+fn cancel_sync(work: &Opaque<bindings::work_struct>) -> bool {
+    assert_not_own(work);
+
+    // SAFETY: `work` is an initialised work item, by the type invariant of `Embedded`. No queue on
+    // which it still is can be destroyed meanwhile: destroying one waits for it.
+    unsafe { bindings::cancel_work_sync(work.get()) }
+}
+
+/// Tells a deadlock from a long wait: a work item would wait for itself.
+fn assert_not_own(work: &Opaque<bindings::work_struct>) {
+    // SAFETY: This function can always be called.
+    debug_assert!(unsafe { bindings::current_work() } != work.get());
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ordered work queues that are created and owned by Rust code.
+
+use super::{
+    Queue,
+    RawWorkItem, //
+};
+use crate::{
+    alloc::AllocError,
+    prelude::*, //
+};
+use core::ptr::NonNull;
+
+mod private {
+    /// Keeps foreign types from claiming to be queues.
+    pub trait Sealed {}
+
+    impl Sealed for super::Queue {}
+    impl Sealed for super::OrderedQueue {}
+}
+
+/// A queue for work items that need nothing but a running queue.
+///
+/// It is implemented by [`Queue`], whose instances live as long as the kernel, and by
+/// [`OrderedQueue`], which is destroyed when it is dropped.
+pub trait WorkQueue: private::Sealed {
+    /// Returns the C queue; it is valid as long as `self` is borrowed.
+    #[doc(hidden)]
+    fn as_raw(&self) -> *mut bindings::workqueue_struct;
+}
+
+impl WorkQueue for Queue {
+    #[inline]
+    fn as_raw(&self) -> *mut bindings::workqueue_struct {
+        self.0.get()
+    }
+}
+
+impl WorkQueue for OrderedQueue {
+    #[inline]
+    fn as_raw(&self) -> *mut bindings::workqueue_struct {
+        self.0.as_ptr()
+    }
+}
+
+/// An owned work queue that runs one work item at a time, in the order in which they were queued.
+///
+/// It is made by [`OrderedQueue::builder`]. Dropping it waits until all queued work items, and
+/// those that they queue in turn, have run, and then destroys it.
+///
+/// An `OrderedQueue` is deliberately no [`Queue`]: a [`Queue`] also takes delayed work items, whose
+/// timers know nothing of a queue that is being destroyed and would fire afterwards.
+///
+/// # Deadlocks
+///
+/// A work item must never drop the last reference to the queue on which it runs: the queue would
+/// wait for the work item and the work item for the queue. So a work item of the queue should not
+/// hold a reference-counted pointer to whatever owns the queue; see
+/// [`Embedded`](super::Embedded) for an item that holds none.
+///
+/// A [freezable](OrderedQueueBuilder::freezable) queue that is dropped while tasks are frozen
+/// waits until they are thawed.
+///
+/// # Invariants
+///
+/// `self.0` is a valid work queue that was allocated by `alloc_ordered_workqueue()` and is
+/// destroyed by nobody else.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     impl_has_work,
+///     new_work,
+///     prelude::*,
+///     sync::{
+///         atomic::{
+///             Atomic,
+///             Relaxed, //
+///         },
+///         Arc, //
+///     },
+///     workqueue::{
+///         OrderedQueue,
+///         Work,
+///         WorkItem, //
+///     }, //
+/// };
+///
+/// #[pin_data]
+/// struct Job {
+///     done: Atomic<u32>,
+///     #[pin]
+///     work: Work<Job>,
+/// }
+///
+/// impl_has_work! {
+///     impl HasWork<Self> for Job { self.work }
+/// }
+///
+/// impl WorkItem for Job {
+///     type Pointer = Arc<Job>;
+///
+///     fn run(this: Arc<Job>) {
+///         this.done.store(1, Relaxed);
+///     }
+/// }
+///
+/// let queue = OrderedQueue::builder().mem_reclaim().build(c"example")?;
+/// let job = Arc::pin_init(
+///     pin_init!(Job {
+///         done: Atomic::new(0),
+///         work <- new_work!("Job::work"),
+///     }),
+///     GFP_KERNEL,
+/// )?;
+///
+/// assert!(queue.enqueue(job.clone()).is_ok());
+/// drop(queue);
+/// assert_eq!(job.done.load(Relaxed), 1);
+/// # Ok::<(), Error>(())
+/// ```
+pub struct OrderedQueue(NonNull<bindings::workqueue_struct>);
+
+// SAFETY: A work queue may be destroyed by another task than the one that allocated it.
+unsafe impl Send for OrderedQueue {}
+
+// SAFETY: Queueing on and flushing a work queue is thread-safe.
+unsafe impl Sync for OrderedQueue {}
+
+impl OrderedQueue {
+    /// Starts to describe a queue.
+    #[inline]
+    pub const fn builder() -> OrderedQueueBuilder {
+        OrderedQueueBuilder { flags: 0 }
+    }
+
+    /// Queues a work item, like [`Queue::enqueue`].
+    ///
+    /// It may fail if the work item is queued already.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[inline]
+    pub fn enqueue<W, const ID: u64>(&self, work: W) -> W::EnqueueOutput
+    where
+        W: RawWorkItem<ID> + Send + 'static,
+    {
+        // SAFETY: By the type invariant the queue is valid, and it stays so while `self` is
+        // borrowed. `Queue::enqueue` does not leave anything behind that `drop` would not wait
+        // for.
+        unsafe { Queue::from_raw(self.0.as_ptr()) }.enqueue(work)
+    }
+
+    /// Waits until all work items that were queued before the call have run.
+    ///
+    /// Items that are queued meanwhile, also by the items that are waited for, do not count.
+    ///
+    /// # Context
+    ///
+    /// May sleep. Must not be called by one of the queue's own work items.
+    #[inline]
+    pub fn flush(&self) {
+        // SAFETY: By the type invariant the queue is valid.
+        unsafe { bindings::__flush_workqueue(self.0.as_ptr()) };
+    }
+}
+
+impl Drop for OrderedQueue {
+    /// Waits for all work items and destroys the queue. May sleep.
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the queue is valid and ours to destroy. Nobody can queue
+        // anything any more, except the queue's own items, for which destroying waits: queueing
+        // takes a borrow of `self`. Delayed items, for which it would not wait, cannot be queued.
+        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
+    }
+}
+
+/// Describes an [`OrderedQueue`] that is to be created.
+///
+/// It offers the attributes that have a meaning for an ordered queue, and no others.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::workqueue::OrderedQueue;
+///
+/// let queue = OrderedQueue::builder()
+///     .mem_reclaim()
+///     .freezable()
+///     .build(c"example")?;
+/// # queue.flush();
+/// # Ok::<(), Error>(())
+/// ```
+#[must_use = "the queue is created by `build`"]
+#[derive(Clone, Copy)]
+pub struct OrderedQueueBuilder {
+    flags: c_uint,
+}
+
+impl OrderedQueueBuilder {
+    /// Guarantees progress under memory pressure (`WQ_MEM_RECLAIM`).
+    ///
+    /// A queue on which freeing memory may depend, such as one that finishes write-back, needs
+    /// it. Its work items must then not wait for memory themselves.
+    #[inline]
+    pub const fn mem_reclaim(mut self) -> Self {
+        self.flags |= bindings::wq_flags_WQ_MEM_RECLAIM;
+        self
+    }
+
+    /// Runs no work item while the system is suspended or hibernated (`WQ_FREEZABLE`).
+    #[inline]
+    pub const fn freezable(mut self) -> Self {
+        self.flags |= bindings::wq_flags_WQ_FREEZABLE;
+        self
+    }
+
+    /// Creates the queue.
+    ///
+    /// The name is copied, and cut if it has more than `WQ_NAME_LEN - 1` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`] if memory, or the rescuer that [`mem_reclaim`](Self::mem_reclaim) needs,
+    /// could not be had.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn build(self, name: &CStr) -> Result<OrderedQueue, AllocError> {
+        // SAFETY: `name` is a valid C string. `self.flags` only holds flags that go with an
+        // ordered queue.
+        let queue =
+            unsafe { bindings::alloc_ordered_workqueue(name.as_char_ptr(), self.flags) };
+
+        // INVARIANT: The queue was just allocated, and nobody else knows it.
+        Ok(OrderedQueue(NonNull::new(queue).ok_or(AllocError)?))
+    }
+}
