@@ -229,7 +229,7 @@ impl Deref for BioOffer<'_> {
 impl_flags!(
     /// The properties of a region.
     #[derive(Debug, Clone, Default, Copy, PartialEq, Eq)]
-    pub struct RegionFlags(c_ulong);
+    pub struct RegionFlags(usize);
 
     /// A property of a region.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]

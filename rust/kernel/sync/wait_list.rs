@@ -207,7 +207,7 @@ impl WaitList {
             unsafe { bindings::wait_for_completion(node.done.get()) };
         }
 
-        proof?;
+        let Joined(_) = proof?;
 
         // SAFETY: By the proof, the node was put on a list. It was completed, so it is on none any
         // more, and whoever completed it wrote the result before and does not use the node again.
