@@ -141,6 +141,24 @@ impl BioList {
         }
     }
 
+    /// Records an error in all bios, which are then to be completed with [`Ok`].
+    ///
+    /// For bios that fail in one place and are completed in another, together with others. Takes
+    /// time with the length of the list. Can be called in any context.
+    pub fn set_error(&mut self, error: Error) {
+        let status = error.to_blk_status();
+        let mut next = self.ends.map(|ends| ends.head);
+
+        while let Some(bio) = next {
+            // SAFETY: By the type invariant, the list owns `bio`, which is valid, and its
+            // `bi_next` is null or the list's next bio.
+            next = unsafe {
+                (*bio.as_ptr()).bi_status = status;
+                NonNull::new((*bio.as_ptr()).bi_next)
+            };
+        }
+    }
+
     /// Links a chain of bios, which the caller owns, behind the list's last bio.
     #[inline]
     fn link(&mut self, chain: Ends) {
