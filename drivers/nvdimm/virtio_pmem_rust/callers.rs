@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The callers of one host flush, as the kernel has them.
+
+use crate::engine::{
+    Batch,
+    Join, //
+};
+use kernel::{
+    block::bio::{
+        Bio,
+        BioList, //
+    },
+    sync::wait_list::{
+        Joined,
+        WaitList,
+        Waiter, //
+    }, //
+};
+
+/// Callers in order of arrival: those that sleep, and those that left a bio.
+///
+/// Both are chained through themselves, so nothing is allocated.
+#[derive(Default)]
+pub(crate) struct Callers {
+    pub(crate) waiters: WaitList,
+    /// How many there are in `waiters`.
+    pub(crate) sleeping: usize,
+    pub(crate) bios: BioList,
+}
+
+impl Batch for Callers {
+    fn is_empty(&self) -> bool {
+        self.waiters.is_empty() && self.bios.is_empty()
+    }
+
+    fn append(&mut self, later: &mut Self) {
+        self.waiters.append(&mut later.waiters);
+        self.sleeping += core::mem::take(&mut later.sleeping);
+        self.bios.append(&mut later.bios);
+    }
+}
+
+impl Join<Bio> for Callers {
+    fn join(&mut self, bio: Bio) {
+        self.bios.push(bio);
+    }
+}
+
+/// A caller that is about to sleep, and where the proof goes that it has joined.
+pub(crate) struct Sleeper<'a, 'w> {
+    pub(crate) waiter: Waiter<'w>,
+    pub(crate) joined: &'a mut Option<Joined<'w>>,
+}
+
+impl<'w> Join<Sleeper<'_, 'w>> for Callers {
+    fn join(&mut self, sleeper: Sleeper<'_, 'w>) {
+        *sleeper.joined = Some(self.waiters.push(sleeper.waiter));
+        self.sleeping += 1;
+    }
+}

@@ -1,0 +1,665 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Flushing: the engine with its lock, its virtqueue and its callers.
+//!
+//! Two kinds of callers come from libnvdimm ([`RegionProvider`]): those that sleep until their
+//! stores are durable, and those that leave a bio to be completed then. Both join the engine's next
+//! batch under the one lock, which also protects the virtqueue. Whoever finds nothing in flight
+//! sends the flush itself; the queue's callback ends the batch that was answered and sends the next
+//! one at once. Sleepers are woken there; bios are completed in order by a work item on the
+//! device's ordered queue, which can make progress under memory pressure. Nothing is allocated on
+//! the way.
+
+use crate::{
+    callers::{
+        Callers,
+        Sleeper, //
+    },
+    engine::{
+        Answer,
+        Answered,
+        Engine,
+        Failure,
+        NotSent,
+        Pumped,
+        Refused,
+        SLOTS,
+        UNANSWERED, //
+    },
+};
+use core::mem;
+use kernel::{
+    block::bio::BioList,
+    device::{
+        self,
+        Core, //
+    },
+    impl_has_hr_timer,
+    new_condvar,
+    new_spinlock_irq,
+    nvdimm::{
+        self,
+        BioOffer,
+        BioOutcome,
+        RegionProvider, //
+    },
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        ArcBorrow,
+        CondVar,
+        SpinLockIrq,
+        WaitList, //
+    },
+    time::{
+        delay::fsleep,
+        hrtimer::{
+            ArcHrTimerHandle,
+            HrTimer,
+            HrTimerCallback,
+            HrTimerCallbackContext,
+            HrTimerPointer,
+            HrTimerRestart,
+            RelativeMode, //
+        },
+        msecs_to_jiffies,
+        Delta,
+        Monotonic, //
+    },
+    uapi,
+    virtio::{
+        self,
+        Command,
+        Le32,
+        Virtqueue, //
+    },
+    workqueue::{
+        new_embedded_work,
+        Embedded,
+        EmbeddedWork,
+        OrderedQueue, //
+    },
+};
+
+/// A flush request, and the host's status.
+type Request = KBox<Command<Le32, Le32>>;
+
+/// One request and its response take two descriptors.
+const DESCRIPTORS: u32 = 2;
+
+/// What the lock protects. The lock is innermost: it is taken in the queue's callback, where the
+/// transport may hold a lock of its own.
+struct State {
+    engine: Engine<Callers>,
+    /// [`None`] while the device is suspended or reset.
+    queue: Option<Virtqueue<Request>>,
+    /// The requests that are not in the queue, by the engine's numbers.
+    requests: [Option<Request>; SLOTS],
+    /// The number of the request that is in the queue, or was last.
+    posted: usize,
+    /// Bios whose flush has ended, with their status, for the work item to complete.
+    finished: BioList,
+    /// The host's memory ran short: the work item is to send the flush.
+    starved: bool,
+    /// Counts answers, so that a host can be told from a hung one.
+    answers: u64,
+    /// What `answers` was when the watchdog last looked.
+    checked: u64,
+    /// Counts failed flushes, to complain ever more rarely.
+    failures: u64,
+}
+
+/// What is worth a line in the log; printed when the lock was released.
+enum Complaint {
+    /// The host failed a flush, this often so far.
+    Failed(Failure, u64),
+    /// The device is unusable from now on.
+    Broken(&'static str),
+}
+
+impl State {
+    fn new() -> Result<Self> {
+        let mut requests = [const { None }; SLOTS];
+
+        for request in &mut requests {
+            let command = Command::new(
+                Le32::new(uapi::VIRTIO_PMEM_REQ_TYPE_FLUSH),
+                Le32::new(UNANSWERED),
+            );
+            *request = Some(KBox::new(command, GFP_KERNEL)?);
+        }
+
+        Ok(Self {
+            engine: Engine::new(),
+            queue: None,
+            requests,
+            posted: 0,
+            finished: BioList::new(),
+            starved: false,
+            answers: 0,
+            checked: 0,
+            failures: 0,
+        })
+    }
+
+    /// Sends the next flush if there is need of one and it can be sent now.
+    fn pump(&mut self) -> Option<Complaint> {
+        let Self {
+            engine,
+            queue,
+            requests,
+            posted,
+            ..
+        } = self;
+
+        let pumped = engine.pump(|slot| {
+            let queue = queue.as_mut().ok_or(NotSent::Dead)?;
+            let mut request = requests[slot].take().ok_or(NotSent::Dead)?;
+
+            *posted = slot;
+            request.set_response(Le32::new(UNANSWERED));
+            match queue.add(request, GFP_ATOMIC) {
+                Ok(()) if queue.kick() => Ok(()),
+                Ok(()) => Err(NotSent::Dead),
+                Err((err, request)) => {
+                    requests[slot] = Some(request);
+                    // Only mapping for a vIOMMU can run out of memory.
+                    Err(if err == ENOMEM {
+                        NotSent::Again
+                    } else {
+                        NotSent::Dead
+                    })
+                }
+            }
+        });
+
+        match pumped {
+            Pumped::Nothing | Pumped::Sent => None,
+            Pumped::Again => {
+                self.starved = true;
+                None
+            }
+            Pumped::Broken(callers) => {
+                self.end(callers, Err(EIO));
+                Some(Complaint::Broken("no flush can be sent"))
+            }
+        }
+    }
+
+    /// Ends a batch: wakes those who sleep, and leaves the bios to the work item.
+    fn end(&mut self, mut callers: Callers, result: Result) {
+        callers.waiters.complete_all(result);
+        self.engine.completed(callers.sleeping);
+
+        if let Err(err) = result {
+            callers.bios.set_error(err);
+        }
+        self.finished.append(&mut callers.bios);
+    }
+
+    /// Fails everybody, for good.
+    fn give_up(&mut self) {
+        let callers = self.engine.break_down();
+
+        self.end(callers, Err(EIO));
+    }
+
+    /// As [`give_up`](Self::give_up), if that is still to be done.
+    fn give_up_for(&mut self, reason: &'static str) -> Option<Complaint> {
+        if self.engine.is_broken() {
+            return None;
+        }
+        self.give_up();
+        Some(Complaint::Broken(reason))
+    }
+
+    /// Takes the answer from the queue, if it is there.
+    fn take_answer(&mut self) -> Option<Answer> {
+        let (request, len) = self.queue.as_mut()?.get()?;
+        let answer = Answer::judge(len, request.response().get());
+
+        self.requests[self.posted] = Some(request);
+        self.answers = self.answers.wrapping_add(1);
+        Some(answer)
+    }
+
+    /// Ends the batch that `answer` is for.
+    fn answered(&mut self, answered: Answered<Callers>) -> Option<Complaint> {
+        match answered {
+            Answered::Ended(callers, Ok(())) => {
+                self.end(callers, Ok(()));
+                None
+            }
+            Answered::Ended(callers, Err(failure)) => {
+                self.end(callers, Err(EIO));
+                self.failures += 1;
+                Some(Complaint::Failed(failure, self.failures))
+            }
+            Answered::Recover => self.give_up_for("the host answered without having been asked"),
+            Answered::Stale | Answered::Ignored => None,
+        }
+    }
+
+    /// Whether the work item has something to do.
+    fn has_work(&self) -> bool {
+        self.starved || !self.finished.is_empty()
+    }
+
+    /// Whether the device can be reset without losing an answer, or is beyond that.
+    fn is_quiet(&self) -> bool {
+        self.engine.is_quiet() || self.engine.is_broken()
+    }
+
+    /// Whether nobody is waiting for anything.
+    fn is_idle(&self) -> bool {
+        self.engine.is_idle() || (self.engine.is_broken() && self.finished.is_empty())
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // A reset does not stop a host that is in the middle of a flush: QEMU writes the answer
+        // nevertheless. What it may write to must not become somebody else's memory.
+        if self.engine.host_may_write() {
+            for request in self.requests.iter_mut().filter_map(Option::take) {
+                KBox::leak(request);
+            }
+        }
+    }
+}
+
+/// What the work item works on.
+#[pin_data]
+struct Shared {
+    dev: ARef<device::Device>,
+    #[pin]
+    state: SpinLockIrq<State>,
+    /// Somebody may wait for the engine to become quiet or idle.
+    #[pin]
+    changed: CondVar,
+}
+
+impl Shared {
+    fn complain(&self, complaint: Option<Complaint>) {
+        match complaint {
+            None => {}
+            Some(Complaint::Failed(failure, times)) => {
+                if times.is_power_of_two() {
+                    dev_err!(
+                        self.dev,
+                        "the host failed a flush: {:?}, failure number {}\n",
+                        failure,
+                        times
+                    );
+                }
+            }
+            Some(Complaint::Broken(reason)) => {
+                dev_err!(self.dev, "{}: giving up on the device\n", reason)
+            }
+        }
+    }
+
+    /// Waits until `condition` holds, but not for longer than a host may take without progress.
+    fn wait_until(&self, condition: impl Fn(&State) -> bool) -> Result {
+        let mut state = self.state.lock();
+
+        loop {
+            let answers = state.answers;
+            let mut left = msecs_to_jiffies(timeout_ms());
+
+            while !condition(&state) && left > 0 {
+                left = self.changed.wait_timeout(&mut state, left);
+            }
+            if condition(&state) {
+                return Ok(());
+            }
+            if state.answers == answers {
+                return Err(ETIMEDOUT);
+            }
+        }
+    }
+}
+
+impl EmbeddedWork for Shared {
+    fn run(this: Pin<&Embedded<Self>>) {
+        loop {
+            let (mut finished, starved) = {
+                let mut state = this.state.lock();
+
+                (
+                    mem::take(&mut state.finished),
+                    mem::take(&mut state.starved),
+                )
+            };
+
+            if finished.is_empty() && !starved {
+                return;
+            }
+
+            let completed = finished.len();
+            // Their status was set when their flush ended.
+            finished.complete_all(Ok(()));
+
+            if starved {
+                fsleep(Delta::from_millis(1));
+            }
+
+            let mut state = this.state.lock();
+            state.engine.completed(completed);
+            let complaint = state.pump();
+            drop(state);
+
+            this.complain(complaint);
+            this.changed.notify_all();
+        }
+    }
+}
+
+/// The flush path of one device.
+#[pin_data]
+pub(crate) struct Flush {
+    // Dropped before the queue that it runs on.
+    #[pin]
+    shared: Embedded<Shared>,
+    ordered: OrderedQueue,
+    #[pin]
+    watchdog: HrTimer<Self>,
+}
+
+/// As long as it lives, a host that makes no progress for the time of the module's parameter while
+/// somebody waits for it is given up.
+pub(crate) struct Watch {
+    _handle: ArcHrTimerHandle<Flush>,
+}
+
+/// The time that a host may take without progress, in milliseconds.
+fn timeout_ms() -> u32 {
+    crate::timeout_secs().saturating_mul(1000)
+}
+
+impl Flush {
+    /// The flush path of `vdev`, without a queue yet: callers wait. May sleep.
+    pub(crate) fn new(vdev: &virtio::Device<Core<'_>>) -> Result<Arc<Self>> {
+        let state = State::new()?;
+        let dev: &device::Device<Core<'_>> = vdev.as_ref();
+        let dev: ARef<device::Device> = dev.into();
+
+        Arc::pin_init(
+            try_pin_init!(Self {
+                shared <- new_embedded_work!(
+                    pin_init!(Shared {
+                        dev,
+                        state <- new_spinlock_irq!(state, "Flush::state"),
+                        changed <- new_condvar!("Flush::changed"),
+                    }),
+                    "Flush::work"
+                ),
+                ordered: OrderedQueue::builder()
+                    .mem_reclaim()
+                    .build(c"virtio-pmem-flush")?,
+                watchdog <- HrTimer::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Runs `f` under the lock, and then what follows from the new state. Any context.
+    fn update<R>(&self, f: impl FnOnce(&mut State) -> (R, Option<Complaint>)) -> R {
+        let mut state = self.shared.state.lock();
+        let (result, complaint) = f(&mut state);
+
+        if state.has_work() {
+            self.shared.enqueue(&self.ordered);
+        }
+        drop(state);
+
+        self.shared.complain(complaint);
+        result
+    }
+
+    /// Finds the queue and starts: callers that have waited are sent. May sleep.
+    pub(crate) fn start(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
+        let [queue] = vdev
+            .find_vqs(self.clone(), [c"flush_queue"])
+            .inspect_err(|_| dev_err!(vdev, "cannot find the flush queue\n"))?;
+
+        if queue.size() < DESCRIPTORS {
+            dev_err!(vdev, "a queue of {} cannot hold a request\n", queue.size());
+            return Err(EINVAL);
+        }
+
+        // The callback must find the queue from the first answer on.
+        self.shared.state.lock().queue = Some(queue);
+        vdev.ready();
+
+        self.update(|state| {
+            state.engine.start();
+            ((), state.pump())
+        });
+        Ok(())
+    }
+
+    /// Sends nothing more and waits for the answer in flight. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ETIMEDOUT`] if the host makes no progress; callers are then served as before.
+    pub(crate) fn quiesce(&self) -> Result {
+        self.shared.state.lock().engine.quiesce();
+
+        self.shared
+            .wait_until(State::is_quiet)
+            .inspect_err(|_| {
+                self.update(|state| {
+                    state.engine.start();
+                    ((), state.pump())
+                })
+            })
+    }
+
+    /// Resets the device and gives up its queue; whoever was in flight waits for the next
+    /// [`start`](Self::start). May sleep.
+    pub(crate) fn stop(&self) {
+        let Some(queue) = self.shared.state.lock().queue.take() else {
+            return;
+        };
+
+        for request in queue.close() {
+            let mut state = self.shared.state.lock();
+            let posted = state.posted;
+
+            state.requests[posted] = Some(request);
+        }
+
+        let mut state = self.shared.state.lock();
+        let State {
+            engine, requests, ..
+        } = &mut *state;
+
+        engine.reset(|slot| {
+            requests[slot]
+                .as_ref()
+                .is_some_and(|request| request.response().get() != UNANSWERED)
+        });
+    }
+
+    /// Fails everybody who waits, and all who come. Any context.
+    pub(crate) fn give_up(&self, reason: &'static str) {
+        self.update(|state| ((), state.give_up_for(reason)));
+        self.shared.changed.notify_all();
+    }
+
+    /// Fails everybody if the queue has broken, which nobody tells. Any context.
+    pub(crate) fn give_up_if_broken(&self) {
+        let broken = self
+            .shared
+            .state
+            .lock()
+            .queue
+            .as_ref()
+            .is_some_and(Virtqueue::is_broken);
+
+        if broken {
+            self.give_up("the queue is broken");
+        }
+    }
+
+    /// Watches the host's progress until the returned value is dropped. May sleep.
+    pub(crate) fn watch(self: &Arc<Self>) -> Watch {
+        Watch {
+            _handle: self.clone().start_watchdog(),
+        }
+    }
+
+    fn start_watchdog(self: Arc<Self>) -> ArcHrTimerHandle<Self> {
+        HrTimerPointer::start(self, watch_interval())
+    }
+
+    /// Gives up if somebody waits and there was no answer since the last call. Any context.
+    fn check_progress(&self) {
+        self.update(|state| {
+            let stuck = !state.is_idle() && state.answers == state.checked;
+
+            state.checked = state.answers;
+            if stuck {
+                ((), state.give_up_for("the host does not answer"))
+            } else {
+                ((), None)
+            }
+        });
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends the flush path in good order: no caller is left afterwards, none is taken, and all that
+    /// was stored before is durable. Without the region, which must be gone. May sleep.
+    pub(crate) fn finish(self: &Arc<Self>) {
+        let _watch = self.watch();
+
+        // The core's own last flush comes before the block layer's last write-back.
+        if !self.shared.state.lock().engine.is_broken() && self.flush().is_err() {
+            dev_err!(self.shared.dev, "the last flush failed\n");
+        }
+
+        self.shared.state.lock().engine.close();
+        if self.shared.wait_until(State::is_idle).is_err() {
+            self.give_up("the host does not answer");
+        }
+        self.stop();
+
+        self.update(|state| {
+            state.give_up();
+            ((), None)
+        });
+        self.shared.flush();
+    }
+}
+
+fn watch_interval() -> Delta {
+    Delta::from_millis(timeout_ms().into())
+}
+
+impl virtio::Handler for Flush {
+    fn used(&self, _index: usize) {
+        self.update(|state| {
+            let mut complaint = None;
+
+            if !state.engine.expects_answer() {
+                // Nothing is in flight. Is there an answer all the same?
+                let stray = state
+                    .queue
+                    .as_mut()
+                    .is_some_and(|queue| !queue.enable_callback());
+
+                if stray {
+                    let answered = state.engine.stray();
+                    complaint = state.answered(answered);
+                }
+            }
+
+            while state.engine.expects_answer() {
+                let Some(answer) = state.take_answer() else {
+                    if state.queue.as_ref().is_some_and(Virtqueue::is_broken) {
+                        complaint = state.give_up_for("the queue is broken");
+                    }
+                    break;
+                };
+                let answered = state.engine.answered(answer);
+
+                complaint = state.answered(answered).or(complaint);
+                complaint = state.pump().or(complaint);
+            }
+            ((), complaint)
+        });
+        self.shared.changed.notify_all();
+    }
+}
+
+impl RegionProvider for Flush {
+    fn flush(&self) -> Result {
+        nvdimm::pmem_wmb();
+
+        WaitList::wait(|waiter| {
+            self.update(|state| {
+                let mut joined = None;
+                let refused = state
+                    .engine
+                    .arrive(Sleeper {
+                        waiter,
+                        joined: &mut joined,
+                    })
+                    .err()
+                    .map(|(refused, _)| refused);
+
+                let result = joined.ok_or(match refused {
+                    Some(Refused::Closed) => ENODEV,
+                    _ => EIO,
+                });
+                (result, state.pump())
+            })
+        })
+    }
+
+    fn flush_bio<'a>(&self, offer: BioOffer<'a>) -> BioOutcome<'a> {
+        nvdimm::pmem_wmb();
+
+        self.update(|state| {
+            if state.engine.is_broken() {
+                return (offer.reject(EIO), None);
+            }
+
+            let mut refused = None;
+            let outcome = offer.take(|bio| refused = state.engine.arrive(bio).err());
+
+            // After the region is gone nobody comes; but whoever did would have to be answered.
+            if let Some((_, bio)) = refused {
+                let mut bios = BioList::new();
+
+                bios.push(bio);
+                bios.set_error(EIO);
+                state.finished.append(&mut bios);
+            }
+            (outcome, state.pump())
+        })
+    }
+}
+
+impl HrTimerCallback for Flush {
+    type Pointer<'a> = Arc<Self>;
+
+    fn run(
+        this: ArcBorrow<'_, Self>,
+        mut context: HrTimerCallbackContext<'_, Self>,
+    ) -> HrTimerRestart {
+        this.check_progress();
+        context.forward_now(watch_interval());
+        HrTimerRestart::Restart
+    }
+}
+
+impl_has_hr_timer! {
+    impl HasHrTimer<Self> for Flush {
+        mode: RelativeMode<Monotonic>,
+        field: self.watchdog
+    }
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+
+/* With VIRTIO=m the functions behind these live in a module, out of reach of vmlinux. */
+#if IS_BUILTIN(CONFIG_VIRTIO)
+
+__rust_helper void rust_helper_virtio_device_lock(struct virtio_device *vdev)
+{
+	device_lock(&vdev->dev);
+}
+
+__rust_helper void rust_helper_virtio_device_unlock(struct virtio_device *vdev)
+{
+	device_unlock(&vdev->dev);
+}
+
+__rust_helper bool rust_helper_virtio_test_bit(const struct virtio_device *vdev,
+					       unsigned int fbit)
+{
+	return __virtio_test_bit(vdev, fbit);
+}
+
+__rust_helper void rust_helper_virtio_clear_bit(struct virtio_device *vdev,
+						unsigned int fbit)
+{
+	__virtio_clear_bit(vdev, fbit);
+}
+
+__rust_helper int rust_helper_virtio_find_vqs(struct virtio_device *vdev,
+					      unsigned int nvqs,
+					      struct virtqueue *vqs[],
+					      struct virtqueue_info info[])
+{
+	return virtio_find_vqs(vdev, nvqs, vqs, info, NULL);
+}
+
+__rust_helper void rust_helper_virtio_synchronize_cbs(struct virtio_device *vdev)
+{
+	virtio_synchronize_cbs(vdev);
+}
+
+__rust_helper void rust_helper_virtio_device_ready(struct virtio_device *vdev)
+{
+	virtio_device_ready(vdev);
+}
+
+__rust_helper bool rust_helper_virtio_get_shm_region(struct virtio_device *vdev,
+						     struct virtio_shm_region *region,
+						     u8 id)
+{
+	return virtio_get_shm_region(vdev, region, id);
+}
+
+__rust_helper void rust_helper_virtio_cread_many(struct virtio_device *vdev,
+						 unsigned int offset, void *buf,
+						 size_t count, size_t bytes)
+{
+	__virtio_cread_many(vdev, offset, buf, count, bytes);
+}
+
+#endif /* IS_BUILTIN(CONFIG_VIRTIO) */

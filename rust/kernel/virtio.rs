@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Abstractions for the virtio bus.
+//!
+//! A driver implements [`Driver`] and is registered by [`module_virtio_driver!`]. What it may do
+//! with the device depends on the [device context](device::DeviceContext) it was handed:
+//! [`Device<Core>`](device::Core) in the bus' callbacks, [`Device<Bound>`](device::Bound) as long
+//! as the driver is bound. Configuration space is read through [`Config`], the queues are found by
+//! [`Device::find_vqs`] and owned as [`Virtqueue`]s.
+//!
+//! The virtio core is linked into the kernel crate's users through vmlinux, so this module exists
+//! only with `CONFIG_VIRTIO=y`.
+//!
+//! C headers: [`include/linux/virtio.h`](srctree/include/linux/virtio.h),
+//! [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h)
+//!
+//! [`module_virtio_driver!`]: crate::module_virtio_driver
+
+mod buffer;
+mod config;
+mod driver;
+mod feature;
+mod virtqueue;
+
+pub use self::{
+    buffer::{
+        Buffer,
+        Command,
+        DmaFromDevice,
+        Le32, //
+    },
+    config::{
+        Config,
+        ConfigInt,
+        Field, //
+    },
+    driver::{
+        Adapter,
+        DeviceId,
+        Driver,
+        IdTable,
+        Negotiation, //
+    },
+    feature::{
+        Feature,
+        Status, //
+    },
+    virtqueue::{
+        Handler,
+        Unused,
+        Virtqueue, //
+    },
+};
+
+use crate::{
+    bindings,
+    device::{
+        self,
+        Bound,
+        Core, //
+    },
+    prelude::*,
+    sync::aref::AlwaysRefCounted,
+    types::Opaque, //
+};
+use core::{
+    marker::PhantomData,
+    mem::{
+        offset_of,
+        MaybeUninit, //
+    },
+    ptr::NonNull, //
+};
+
+/// A virtio device.
+///
+/// Wraps the C `struct virtio_device`.
+///
+/// # Invariants
+///
+/// A [`Device`] instance represents a valid `struct virtio_device` created by the C portion of the
+/// kernel.
+#[repr(transparent)]
+pub struct Device<Ctx: device::DeviceContext = device::Normal>(
+    Opaque<bindings::virtio_device>,
+    PhantomData<Ctx>,
+);
+
+/// A range of guest physical memory that the device shares with the driver.
+///
+/// Found by [`Device::shm_region`]; virtio specification, "Shared Memory Regions".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShmRegion {
+    /// Guest physical address of the first byte.
+    pub addr: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+impl<Ctx: device::DeviceContext> Device<Ctx> {
+    fn as_raw(&self) -> *mut bindings::virtio_device {
+        self.0.get()
+    }
+
+    /// The transport's operations.
+    fn ops(&self) -> &bindings::virtio_config_ops {
+        // SAFETY: By the type invariant the device is valid; `config` is set by the transport
+        // before it registers the device and never changed afterwards.
+        unsafe { &*(*self.as_raw()).config }
+    }
+
+    /// Returns the virtio device ID, e.g. `VIRTIO_ID_PMEM`.
+    pub fn device_id(&self) -> u32 {
+        // SAFETY: By the type invariant the device is valid; `id` is constant once registered.
+        unsafe { (*self.as_raw()).id.device }
+    }
+
+    /// Returns whether `feature` was negotiated.
+    ///
+    /// Unlike C's `virtio_has_feature()`, asking for a feature that the driver did not list is not
+    /// a bug: the answer is `false`. Meaningful from [`Driver::validate`] on. Any context.
+    pub fn has_feature(&self, feature: Feature) -> bool {
+        // SAFETY: By the type invariant the device is valid; `Feature` is within the array.
+        unsafe { bindings::virtio_test_bit(self.as_raw(), feature.bit()) }
+    }
+}
+
+impl Device<Bound> {
+    /// Returns access to the device's configuration space.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the transport gives no access to it.
+    pub fn config(&self) -> Result<Config<'_>> {
+        Config::new(self)
+    }
+
+    /// Returns the shared memory region `id`, if the device has it.
+    ///
+    /// May sleep.
+    pub fn shm_region(&self, id: u8) -> Option<ShmRegion> {
+        let mut region = MaybeUninit::<bindings::virtio_shm_region>::zeroed();
+
+        // SAFETY: By the type invariant the device is valid; `region` is writable.
+        let found =
+            unsafe { bindings::virtio_get_shm_region(self.as_raw(), region.as_mut_ptr(), id) };
+
+        found.then(|| {
+            // SAFETY: All bytes were zeroed, and every bit pattern of the two integers is valid.
+            let region = unsafe { region.assume_init() };
+
+            ShmRegion {
+                addr: region.addr,
+                len: region.len,
+            }
+        })
+    }
+
+    /// Returns the device's status. May sleep.
+    pub fn status(&self) -> Status {
+        let get = self.ops().get_status;
+
+        // SAFETY: `get_status` is mandatory for transports; the device is valid.
+        Status::from_bits(get.map_or(0, |get| unsafe { get(self.as_raw()) }))
+    }
+
+    /// Marks all queues broken: from now on nothing can be added to them and nothing is taken from
+    /// them. No callback is invoked for that; who waits must be woken by the driver.
+    ///
+    /// Atomic context is fine; takes the device's list lock with interrupts off.
+    pub fn break_device(&self) {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::virtio_break_device(self.as_raw()) }
+    }
+
+    /// Waits until callbacks that have already started have returned, and makes earlier stores
+    /// visible to later ones. May sleep.
+    pub fn synchronize_callbacks(&self) {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::virtio_synchronize_cbs(self.as_raw()) }
+    }
+}
+
+impl Device<Core<'_>> {
+    /// Sets `DRIVER_OK`: the device may be used from here on.
+    ///
+    /// Needed in [`Driver::probe`], [`Driver::restore`] and [`Driver::reset_done`] only if the
+    /// queues are used before the callback returns; the core does it otherwise. A second call does
+    /// nothing. May sleep.
+    pub fn ready(&self) {
+        if !self.status().contains(Status::DRIVER_OK) {
+            // SAFETY: By the type invariant the device is valid.
+            unsafe { bindings::virtio_device_ready(self.as_raw()) }
+        }
+    }
+
+    /// Resets the device and waits until it has acknowledged.
+    ///
+    /// The queues, if any are left, can only be dropped or [closed](Virtqueue::close) afterwards.
+    /// Note that a reset need not stop a request in flight: hosts are known that answer it later.
+    /// May sleep.
+    pub fn reset(&self) {
+        // SAFETY: By the type invariant the device is valid. The core context excludes other
+        // callbacks of the bus, so the reset is not concurrent with probe or remove.
+        unsafe { bindings::virtio_reset_device(self.as_raw()) }
+    }
+}
+
+// SAFETY: `Device` is a transparent wrapper of `struct virtio_device`, so the offset is that of a
+// valid `struct device` inside it.
+unsafe impl<Ctx: device::DeviceContext> device::AsBusDevice<Ctx> for Device<Ctx> {
+    const OFFSET: usize = offset_of!(bindings::virtio_device, dev);
+}
+
+// SAFETY: `Device` is a transparent wrapper of a type that does not depend on its generic argument.
+kernel::impl_device_context_deref!(unsafe { Device });
+kernel::impl_device_context_into_aref!(Device);
+
+impl<Ctx: device::DeviceContext> AsRef<device::Device<Ctx>> for Device<Ctx> {
+    fn as_ref(&self) -> &device::Device<Ctx> {
+        // SAFETY: By the type invariant `as_raw()` points to a valid `struct virtio_device`.
+        let dev = unsafe { &raw mut (*self.as_raw()).dev };
+
+        // SAFETY: `dev` points to a valid `struct device`.
+        unsafe { device::Device::from_raw(dev) }
+    }
+}
+
+// SAFETY: A virtio device is reference-counted through its `struct device`.
+unsafe impl AlwaysRefCounted for Device {
+    fn inc_ref(&self) {
+        // SAFETY: The existence of a shared reference guarantees that the count is non-zero.
+        unsafe { bindings::get_device(self.as_ref().as_raw()) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller hands over a reference, so the object is still valid here.
+        let dev = unsafe { obj.as_ref() }.as_ref().as_raw();
+
+        // SAFETY: As above, the count is non-zero.
+        unsafe { bindings::put_device(dev) };
+    }
+}
+
+// SAFETY: A `struct virtio_device` can be released from any thread.
+unsafe impl Send for Device {}
+
+// SAFETY: All methods that take a shared reference are synchronized by the virtio core, or by the
+// device context they demand.
+unsafe impl Sync for Device {}
+
+// SAFETY: As for `Device<Normal>`; `Bound` is a zero-sized marker.
+unsafe impl Sync for Device<Bound> {}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device's configuration space, read as typed little-endian fields.
+
+use super::Device;
+use crate::{
+    bindings,
+    device::Bound,
+    prelude::*, //
+};
+use core::marker::PhantomData;
+
+mod private {
+    pub trait Sealed {}
+}
+
+/// An integer that stands little-endian in configuration space: `u8`, `u16`, `u32` or `u64`.
+pub trait ConfigInt: private::Sealed + Copy + Default {
+    /// Converts from the representation in configuration space.
+    fn from_le(raw: Self) -> Self;
+
+    /// Converts to the representation in configuration space.
+    fn to_le(self) -> Self;
+}
+
+macro_rules! impl_config_int {
+    ($($ty:ty),*) => {$(
+        impl private::Sealed for $ty {}
+
+        impl ConfigInt for $ty {
+            fn from_le(raw: Self) -> Self {
+                <$ty>::from_le(raw)
+            }
+
+            fn to_le(self) -> Self {
+                <$ty>::to_le(self)
+            }
+        }
+    )*};
+}
+
+impl_config_int!(u8, u16, u32, u64);
+
+/// Where a field of type `T` stands in a device type's configuration space.
+///
+/// # Examples
+///
+/// ```
+/// use core::mem::offset_of;
+/// use kernel::virtio::Field;
+///
+/// #[repr(C)]
+/// struct Layout {
+///     start: u64,
+///     size: u64,
+/// }
+///
+/// const SIZE: Field<u64> = Field::at(offset_of!(Layout, size));
+///
+/// assert_eq!(SIZE.offset(), 8);
+/// ```
+pub struct Field<T: ConfigInt> {
+    offset: u32,
+    _ty: PhantomData<T>,
+}
+
+impl<T: ConfigInt> Field<T> {
+    /// The field at `offset` bytes from the start of the device-specific configuration.
+    pub const fn at(offset: usize) -> Self {
+        Self {
+            offset: offset as u32,
+            _ty: PhantomData,
+        }
+    }
+
+    /// The offset in bytes.
+    pub const fn offset(&self) -> usize {
+        self.offset as usize
+    }
+}
+
+/// Access to a bound device's configuration space.
+///
+/// All accesses may sleep.
+///
+/// # Invariants
+///
+/// The transport of `dev` implements `get`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::Bound,
+///     virtio::{
+///         self,
+///         Field, //
+///     },
+/// };
+///
+/// const START: Field<u64> = Field::at(0);
+/// const SIZE: Field<u64> = Field::at(8);
+///
+/// fn range(vdev: &virtio::Device<Bound>) -> Result<(u64, u64)> {
+///     let config = vdev.config()?;
+///
+///     // Both fields of one and the same generation of the configuration.
+///     Ok(config.consistent(|c| (c.read(START), c.read(SIZE))))
+/// }
+/// ```
+pub struct Config<'a> {
+    dev: &'a Device<Bound>,
+}
+
+impl<'a> Config<'a> {
+    pub(super) fn new(dev: &'a Device<Bound>) -> Result<Self> {
+        if dev.ops().get.is_none() {
+            return Err(EINVAL);
+        }
+
+        // INVARIANT: Checked above; the operations of a transport do not change.
+        Ok(Self { dev })
+    }
+
+    /// Reads one field. A field that the transport reads in several accesses is read again until
+    /// the device's configuration generation has not changed meanwhile.
+    pub fn read<T: ConfigInt>(&self, field: Field<T>) -> T {
+        let mut raw = T::default();
+
+        // SAFETY: The device is valid and has a `get` by the type invariant; `raw` is writable for
+        // the size of `T`, and any bit pattern is a valid integer.
+        unsafe {
+            bindings::virtio_cread_many(
+                self.dev.as_raw(),
+                field.offset,
+                (&raw mut raw).cast(),
+                1,
+                size_of::<T>(),
+            )
+        };
+
+        T::from_le(raw)
+    }
+
+    /// Writes one field.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the transport cannot write.
+    pub fn write<T: ConfigInt>(&self, field: Field<T>, value: T) -> Result {
+        let set = self.dev.ops().set.ok_or(EOPNOTSUPP)?;
+        let raw = value.to_le();
+
+        // SAFETY: The device is valid, `raw` is readable for the size of `T`.
+        unsafe {
+            set(
+                self.dev.as_raw(),
+                field.offset,
+                (&raw const raw).cast(),
+                size_of::<T>() as u32,
+            )
+        };
+
+        Ok(())
+    }
+
+    /// Calls `read` until the configuration did not change while it ran, so that all fields read
+    /// by it belong together.
+    ///
+    /// A device can keep the driver here by changing its configuration for ever.
+    pub fn consistent<R>(&self, mut read: impl FnMut(&Self) -> R) -> R {
+        let mut generation = self.generation();
+
+        loop {
+            let result = read(self);
+            let now = self.generation();
+
+            if now == generation {
+                return result;
+            }
+            generation = now;
+        }
+    }
+
+    /// The device's configuration generation; constant where the transport has none.
+    pub fn generation(&self) -> u32 {
+        match self.dev.ops().generation {
+            // SAFETY: The device is valid.
+            Some(generation) => unsafe { generation(self.dev.as_raw()) },
+            None => 0,
+        }
+    }
+}

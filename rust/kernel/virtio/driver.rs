@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver trait and the adapter that registers a driver with the virtio bus.
+
+use super::{
+    virtqueue,
+    Device,
+    Feature, //
+};
+use crate::{
+    bindings,
+    device::{
+        Bound,
+        Core,
+        CoreInternal, //
+    },
+    device_id::RawDeviceId,
+    driver,
+    error::{
+        from_result,
+        to_result, //
+    },
+    prelude::*,
+    types::Opaque,
+    ThisModule, //
+};
+use core::{
+    mem::offset_of,
+    ops::Deref, //
+};
+
+/// The ID of a virtio device type, for a driver's table.
+///
+/// Wraps the C `struct virtio_device_id`.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct DeviceId(bindings::virtio_device_id);
+
+impl DeviceId {
+    /// Devices of type `device` (`VIRTIO_ID_*`) of any vendor.
+    pub const fn new(device: u32) -> Self {
+        Self::with_vendor(device, bindings::VIRTIO_DEV_ANY_ID)
+    }
+
+    /// Devices of type `device` of one vendor.
+    pub const fn with_vendor(device: u32, vendor: u32) -> Self {
+        Self(bindings::virtio_device_id { device, vendor })
+    }
+}
+
+// SAFETY: `DeviceId` is a transparent wrapper of `struct virtio_device_id`.
+unsafe impl RawDeviceId for DeviceId {
+    type RawType = bindings::virtio_device_id;
+}
+
+/// [`IdTable`](crate::device_id::IdTable) type for virtio.
+pub type IdTable = &'static dyn crate::device_id::IdTable<DeviceId, ()>;
+
+/// Creates a virtio [`IdTable`](crate::virtio::IdTable) with its alias for modpost, by which udev
+/// and modprobe load the module.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::virtio;
+///
+/// kernel::virtio_device_table!(TABLE, [virtio::DeviceId::new(4)]);
+/// # let _: virtio::IdTable = &TABLE;
+/// ```
+#[macro_export]
+macro_rules! virtio_device_table {
+    ($table_name:ident, [$($id:expr),* $(,)?]) => {
+        $crate::module_device_table!(
+            "virtio", $crate::virtio::DeviceId, $table_name, @none, [$($id),*]
+        );
+    };
+}
+
+/// Declares a kernel module that exposes a single virtio driver.
+///
+/// # Examples
+///
+/// ```ignore
+/// kernel::module_virtio_driver! {
+///     type: MyDriver,
+///     name: "my_driver",
+///     authors: ["Author name"],
+///     description: "My virtio driver",
+///     license: "GPL",
+/// }
+/// ```
+#[macro_export]
+macro_rules! module_virtio_driver {
+    ($($f:tt)*) => {
+        $crate::module_driver!(<T>, $crate::virtio::Adapter<T>, { $($f)* });
+    };
+}
+
+/// A device whose features are being negotiated: what [`Driver::validate`] gets.
+pub struct Negotiation<'a>(&'a Device<Core<'a>>);
+
+impl Negotiation<'_> {
+    /// Withdraws `feature`, whether or not the driver's table lists it; the ring's and transport's
+    /// features are negotiated without being listed.
+    pub fn clear_feature(&self, feature: Feature) {
+        // SAFETY: The device is valid, `Feature` is within its array, and in `validate` nobody else
+        // changes it.
+        unsafe { bindings::virtio_clear_bit(self.0.as_raw(), feature.bit()) }
+    }
+}
+
+impl<'a> Deref for Negotiation<'a> {
+    type Target = Device<Core<'a>>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+    }
+}
+
+/// A virtio driver.
+///
+/// All callbacks but [`config_changed`](Self::config_changed) may sleep and run with the device's
+/// lock held, so they exclude each other.
+///
+/// Queues that the driver still owns after [`remove`](Self::remove) or a failed
+/// [`probe`](Self::probe) are closed by the bus: no buffer stays with the device.
+///
+/// C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h), `struct virtio_driver`
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::Core,
+///     virtio, //
+/// };
+///
+/// struct MyDriver;
+///
+/// kernel::virtio_device_table!(TABLE, [virtio::DeviceId::new(0xffff)]);
+///
+/// #[vtable]
+/// impl virtio::Driver for MyDriver {
+///     type Data<'bound> = Self;
+///     const ID_TABLE: virtio::IdTable = &TABLE;
+///
+///     fn probe<'bound>(
+///         vdev: &'bound virtio::Device<Core<'_>>,
+///     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+///         dev_info!(vdev, "a device of type {}\n", vdev.device_id());
+///         Err(ENODEV)
+///     }
+/// }
+/// ```
+#[vtable]
+pub trait Driver {
+    /// The driver's private data of a device. `Sync`, since
+    /// [`config_changed`](Self::config_changed) can be called any time.
+    type Data<'bound>: Send + Sync + 'bound;
+
+    /// The device types that the driver serves.
+    const ID_TABLE: IdTable;
+
+    /// The device type's features that the driver knows.
+    const FEATURES: &'static [Feature] = &[];
+
+    /// The same for devices older than virtio 1.0, if different.
+    const FEATURES_LEGACY: Option<&'static [Feature]> = None;
+
+    /// Checks the offered features and the configuration space before the features are final.
+    fn validate(vdev: &Negotiation<'_>) -> Result {
+        let _ = vdev;
+        Ok(())
+    }
+
+    /// A device was found. Its queues can be used before this returns, after
+    /// [`ready`](Device::ready).
+    fn probe<'bound>(
+        vdev: &'bound Device<Core<'_>>,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
+
+    /// Called once after a successful [`probe`](Self::probe), when the device is ready.
+    fn scan<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+        let _ = (vdev, data);
+    }
+
+    /// The device is to be unbound. Whatever must happen in a certain order happens here; the data
+    /// is dropped at the end, while the device can still be used.
+    fn remove<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<KBox<Self::Data<'bound>>>) {
+        let _ = vdev;
+        drop(data);
+    }
+
+    /// The device's configuration or status has changed.
+    ///
+    /// Called in interrupt context with the device's configuration lock held: configuration space
+    /// and status can be read only later, from a work item.
+    fn config_changed<'bound>(vdev: &'bound Device<Bound>, data: Pin<&Self::Data<'bound>>) {
+        let _ = (vdev, data);
+    }
+
+    /// The system is to be suspended or hibernated. The queues must be dropped, as the device loses
+    /// its state. An error aborts the suspend.
+    fn freeze<'bound>(
+        vdev: &'bound Device<Core<'_>>,
+        data: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        let _ = (vdev, data);
+        Err(EOPNOTSUPP)
+    }
+
+    /// The system was resumed, the features are negotiated again: find the queues.
+    fn restore<'bound>(
+        vdev: &'bound Device<Core<'_>>,
+        data: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        let _ = (vdev, data);
+        Err(EOPNOTSUPP)
+    }
+
+    /// The transport is to be reset, e.g. by a PCI function reset. The queues must be dropped.
+    fn reset_prepare<'bound>(
+        vdev: &'bound Device<Core<'_>>,
+        data: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        let _ = (vdev, data);
+        Err(EOPNOTSUPP)
+    }
+
+    /// The transport was reset, the features are negotiated again: find the queues.
+    fn reset_done<'bound>(
+        vdev: &'bound Device<Core<'_>>,
+        data: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        let _ = (vdev, data);
+        Err(EOPNOTSUPP)
+    }
+
+    /// The system goes down: stop using the device. The core breaks and resets it afterwards.
+    fn shutdown<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+        let _ = (vdev, data);
+    }
+}
+
+/// An adapter for the registration of virtio drivers.
+pub struct Adapter<T: Driver>(T);
+
+// SAFETY:
+// - `bindings::virtio_driver` is a C type declared as `repr(C)`.
+// - `T::Data` is the type of the driver's device private data.
+// - `struct virtio_driver` embeds a `struct device_driver` at `DEVICE_DRIVER_OFFSET`.
+unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
+    type DriverType = bindings::virtio_driver;
+    type DriverData<'bound> = T::Data<'bound>;
+    const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
+}
+
+// SAFETY: A call to `unregister` for a given instance of `DriverType` is valid if a preceding call
+// to `register` has been successful.
+unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
+    unsafe fn register(
+        vdrv: &Opaque<Self::DriverType>,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        let vdrv = vdrv.get();
+
+        // SAFETY: It is safe to set the fields of `struct virtio_driver` on initialization.
+        // `Feature` is a transparent wrapper of the C table's element type, and the tables are
+        // static.
+        unsafe {
+            (*vdrv).driver.name = name.as_char_ptr();
+            (*vdrv).id_table = T::ID_TABLE.as_ptr();
+            (*vdrv).feature_table = T::FEATURES.as_ptr().cast();
+            (*vdrv).feature_table_size = T::FEATURES.len() as u32;
+
+            if let Some(legacy) = T::FEATURES_LEGACY {
+                (*vdrv).feature_table_legacy = legacy.as_ptr().cast();
+                (*vdrv).feature_table_size_legacy = legacy.len() as u32;
+            }
+
+            (*vdrv).probe = Some(Self::probe_callback);
+            (*vdrv).remove = Some(Self::remove_callback);
+
+            if T::HAS_VALIDATE {
+                (*vdrv).validate = Some(Self::validate_callback);
+            }
+            if T::HAS_SCAN {
+                (*vdrv).scan = Some(Self::scan_callback);
+            }
+            if T::HAS_CONFIG_CHANGED {
+                (*vdrv).config_changed = Some(Self::config_changed_callback);
+            }
+            if T::HAS_FREEZE {
+                (*vdrv).freeze = Some(Self::freeze_callback);
+            }
+            if T::HAS_RESTORE {
+                (*vdrv).restore = Some(Self::restore_callback);
+            }
+            if T::HAS_RESET_PREPARE {
+                (*vdrv).reset_prepare = Some(Self::reset_prepare_callback);
+            }
+            if T::HAS_RESET_DONE {
+                (*vdrv).reset_done = Some(Self::reset_done_callback);
+            }
+            if T::HAS_SHUTDOWN {
+                (*vdrv).shutdown = Some(Self::shutdown_callback);
+            }
+        }
+
+        // SAFETY: `vdrv` is a valid `struct virtio_driver`, initialized above.
+        to_result(unsafe { bindings::__register_virtio_driver(vdrv, module.as_ptr()) })
+    }
+
+    unsafe fn unregister(vdrv: &Opaque<Self::DriverType>) {
+        // SAFETY: By the safety requirements `vdrv` was registered.
+        unsafe { bindings::unregister_virtio_driver(vdrv.get()) };
+    }
+}
+
+impl<T: Driver> Adapter<T> {
+    /// # Safety
+    ///
+    /// `vdev` is a pointer that the virtio bus passes to one of its callbacks, and the returned
+    /// reference is not used after that callback.
+    unsafe fn device<'a>(vdev: *mut bindings::virtio_device) -> &'a Device<CoreInternal<'a>> {
+        // SAFETY: By the safety requirements the pointer is valid.
+        unsafe { &*vdev.cast() }
+    }
+
+    /// The driver's data, or [`None`] if probe has not finished or remove has begun.
+    ///
+    /// # Safety
+    ///
+    /// The device is bound to `T`'s driver or to none, and the data is not dropped as long as the
+    /// returned reference is used.
+    unsafe fn data<'a>(vdev: &'a Device<CoreInternal<'_>>) -> Option<Pin<&'a T::Data<'a>>> {
+        let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
+
+        // SAFETY: The device is valid.
+        if unsafe { bindings::dev_get_drvdata(dev.as_raw()) }.is_null() {
+            return None;
+        }
+
+        // SAFETY: What is not null was stored by `set_drvdata()` in `probe_callback()` as `T::Data`,
+        // and stays by the safety requirements.
+        Some(unsafe { dev.drvdata_borrow::<T::Data<'a>>() })
+    }
+
+    extern "C" fn validate_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: Called by the virtio bus.
+        let vdev = unsafe { Self::device(vdev) };
+
+        from_result(|| T::validate(&Negotiation(vdev)).map(|()| 0))
+    }
+
+    extern "C" fn probe_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: Called by the virtio bus.
+        let vdev = unsafe { Self::device(vdev) };
+        let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
+
+        from_result(|| {
+            dev.set_drvdata(T::probe(vdev))
+                .inspect_err(|_| virtqueue::release(vdev))?;
+            Ok(0)
+        })
+    }
+
+    extern "C" fn remove_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: Called by the virtio bus.
+        let vdev = unsafe { Self::device(vdev) };
+        let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
+
+        // The bus checks after this callback that the device was reset, so the data cannot wait
+        // for the driver core, which would drop it only then.
+        //
+        // SAFETY: The bus calls this after a successful `probe_callback()`, which stored `T::Data`.
+        // No callback of the bus is running: all but `config_changed` hold the device's lock, and
+        // that one was disabled before.
+        if let Some(data) = unsafe { dev.drvdata_obtain::<T::Data<'_>>() } {
+            T::remove(vdev, data);
+        }
+
+        virtqueue::release(vdev);
+    }
+
+    extern "C" fn scan_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: Called by the virtio bus.
+        let vdev = unsafe { Self::device(vdev) };
+
+        // SAFETY: Called with the device's lock held, which excludes remove.
+        if let Some(data) = unsafe { Self::data(vdev) } {
+            T::scan(vdev, data);
+        }
+    }
+
+    extern "C" fn config_changed_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: Called by the virtio bus.
+        let vdev = unsafe { Self::device(vdev) };
+
+        // SAFETY: Called with the configuration lock held, and only between the end of probe and
+        // the begin of remove, both of which take that lock.
+        if let Some(data) = unsafe { Self::data(vdev) } {
+            T::config_changed(vdev, data);
+        }
+    }
+
+    extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        Self::with_data(vdev, T::freeze)
+    }
+
+    extern "C" fn restore_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        Self::with_data(vdev, T::restore)
+    }
+
+    extern "C" fn reset_prepare_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        Self::locked(vdev, || Self::with_data(vdev, T::reset_prepare))
+    }
+
+    extern "C" fn reset_done_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        Self::locked(vdev, || Self::with_data(vdev, T::reset_done))
+    }
+
+    extern "C" fn shutdown_callback(raw: *mut bindings::virtio_device) {
+        // SAFETY: Called by the virtio bus.
+        let vdev = unsafe { Self::device(raw) };
+
+        // SAFETY: Called with the device's lock held, which excludes remove.
+        if let Some(data) = unsafe { Self::data(vdev) } {
+            T::shutdown(vdev, data);
+        }
+
+        // SAFETY: The device is valid. A driver's own callback replaces the core's, which is this.
+        unsafe { bindings::virtio_device_shutdown(raw) };
+    }
+
+    /// Calls `f` with the driver's data; a device without (removed meanwhile) is [`ENODEV`].
+    fn with_data(
+        vdev: *mut bindings::virtio_device,
+        f: impl for<'a> FnOnce(&'a Device<Core<'_>>, Pin<&T::Data<'a>>) -> Result,
+    ) -> c_int {
+        // SAFETY: Called from callbacks of the virtio bus only.
+        let vdev = unsafe { Self::device(vdev) };
+
+        from_result(|| {
+            // SAFETY: The callers hold the device's lock, which excludes remove.
+            let data = unsafe { Self::data(vdev) }.ok_or(ENODEV)?;
+
+            f(vdev, data).map(|()| 0)
+        })
+    }
+
+    /// Calls `f` with the device's lock held.
+    ///
+    /// A reset by sysfs holds the lock of the transport's device only, so it races with unbind.
+    fn locked(vdev: *mut bindings::virtio_device, f: impl FnOnce() -> c_int) -> c_int {
+        // SAFETY: The bus passes a valid device. Nobody takes the transport's lock under this one.
+        unsafe { bindings::virtio_device_lock(vdev) };
+        let ret = f();
+        // SAFETY: Locked above.
+        unsafe { bindings::virtio_device_unlock(vdev) };
+        ret
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Feature bits and the device status.
+
+use crate::bindings;
+
+/// A feature bit, of the device type or of the transport and ring.
+///
+/// C header: [`include/uapi/linux/virtio_config.h`](srctree/include/uapi/linux/virtio_config.h)
+///
+/// # Invariants
+///
+/// The bit number is below `VIRTIO_FEATURES_BITS`, i.e. within a device's feature array.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::virtio::Feature;
+///
+/// const SHMEM_REGION: Feature = Feature::new::<0>();
+///
+/// assert_eq!(SHMEM_REGION.bit(), 0);
+/// assert_ne!(SHMEM_REGION, Feature::RING_EVENT_IDX);
+/// ```
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature(u32);
+
+impl Feature {
+    /// Request and response of one command in a table that the ring allocates per request.
+    pub const RING_INDIRECT_DESC: Self = Self::new::<{ bindings::VIRTIO_RING_F_INDIRECT_DESC }>();
+
+    /// Notifications suppressed by event index.
+    pub const RING_EVENT_IDX: Self = Self::new::<{ bindings::VIRTIO_RING_F_EVENT_IDX }>();
+
+    /// A device that complies with virtio 1.0 or later.
+    pub const VERSION_1: Self = Self::new::<{ bindings::VIRTIO_F_VERSION_1 }>();
+
+    /// The device sees memory through the platform's DMA mapping, e.g. behind an IOMMU.
+    pub const ACCESS_PLATFORM: Self = Self::new::<{ bindings::VIRTIO_F_ACCESS_PLATFORM }>();
+
+    /// The packed ring layout.
+    pub const RING_PACKED: Self = Self::new::<{ bindings::VIRTIO_F_RING_PACKED }>();
+
+    /// The feature with bit number `BIT`; one that does not exist fails to compile.
+    pub const fn new<const BIT: u32>() -> Self {
+        const { assert!(BIT < bindings::VIRTIO_FEATURES_BITS) };
+
+        // INVARIANT: Asserted above.
+        Self(BIT)
+    }
+
+    /// The bit number.
+    pub const fn bit(self) -> u32 {
+        self.0
+    }
+}
+
+/// The device status field.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::virtio::Status;
+///
+/// let status = Status::from_bits(0x44);
+///
+/// assert!(status.contains(Status::DRIVER_OK));
+/// assert!(status.contains(Status::NEEDS_RESET));
+/// assert!(!status.contains(Status::FAILED));
+/// ```
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status(u8);
+
+impl Status {
+    /// The guest has seen the device.
+    pub const ACKNOWLEDGE: Self = Self(bindings::VIRTIO_CONFIG_S_ACKNOWLEDGE as u8);
+    /// The guest has a driver for the device.
+    pub const DRIVER: Self = Self(bindings::VIRTIO_CONFIG_S_DRIVER as u8);
+    /// The driver is ready to drive the device.
+    pub const DRIVER_OK: Self = Self(bindings::VIRTIO_CONFIG_S_DRIVER_OK as u8);
+    /// The features were accepted by both sides.
+    pub const FEATURES_OK: Self = Self(bindings::VIRTIO_CONFIG_S_FEATURES_OK as u8);
+    /// The device met an error from which only a reset recovers it.
+    pub const NEEDS_RESET: Self = Self(bindings::VIRTIO_CONFIG_S_NEEDS_RESET as u8);
+    /// The guest has given up on the device.
+    pub const FAILED: Self = Self(bindings::VIRTIO_CONFIG_S_FAILED as u8);
+
+    /// The status for the byte read from the device.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// Whether all bits of `other` are set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether no bit is set, as after a reset.
+    pub const fn is_reset(self) -> bool {
+        self.0 == 0
+    }
+}

@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtqueues.
+//!
+//! [`Device::find_vqs`] gives the driver one [`Virtqueue`] per queue. It is an owner: buffers move
+//! into it and back out of it, it can be used from one place at a time (`&mut self`, so a driver
+//! keeps it in the data of the lock it takes anyway), and dropping it quiesces the device and gives
+//! every outstanding buffer back. The queues of a device are deleted together, exactly once, when
+//! the last of them is dropped.
+//!
+//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+use super::{
+    Buffer,
+    Device,
+    Feature, //
+};
+use crate::{
+    alloc::Flags,
+    bindings,
+    device::{
+        Bound,
+        CoreInternal, //
+    },
+    error::to_result,
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        Arc,
+        Mutex, //
+    },
+    types::Opaque, //
+};
+use core::{
+    ffi::c_void,
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ptr::{
+        self,
+        NonNull, //
+    },
+};
+
+/// What a driver does when the device has used buffers.
+///
+/// The object is shared by all queues of a device and is kept alive by the virtio device until its
+/// queues are gone or the driver is unbound.
+pub trait Handler: Send + Sync + 'static {
+    /// The device has used buffers of queue `index`, counted as in [`Device::find_vqs`].
+    ///
+    /// Called in hard interrupt context, with a lock of the transport held if interrupts are
+    /// shared: it must not sleep, and a lock that it takes must be innermost. May be called before
+    /// `find_vqs` has returned, and spuriously.
+    fn used(&self, index: usize);
+}
+
+/// All queues that were found by one call of [`Device::find_vqs`].
+#[pin_data]
+struct Queues {
+    vdev: ARef<Device>,
+    /// How many [`Virtqueue`]s there still are.
+    live: Atomic<usize>,
+    /// The driver was unbound while a [`Virtqueue`] was left: its ring stays, broken, for ever.
+    orphaned: Atomic<bool>,
+    /// Whether the device was stopped; the lock makes who comes second wait.
+    #[pin]
+    quiesced: Mutex<bool>,
+}
+
+impl Queues {
+    /// Stops the device: nothing can be added, no callback runs, memory is the driver's again.
+    fn quiesce(&self) {
+        let mut quiesced = self.quiesced.lock();
+
+        if !*quiesced {
+            quiesce(&self.vdev);
+            *quiesced = true;
+        }
+    }
+}
+
+/// What `virtio_device.priv` points to while the driver is bound and has found queues.
+struct Slot {
+    handler: Arc<dyn Handler>,
+    queues: Arc<Queues>,
+}
+
+/// The callback of every queue. Hard interrupt context.
+extern "C" fn used_callback(vq: *mut bindings::virtqueue) {
+    // SAFETY: The virtio core calls back with a valid virtqueue of a valid device.
+    let (vdev, index) = unsafe { ((*vq).vdev, (*vq).index) };
+
+    // SAFETY: `find_vqs` stored the slot before the queues existed. It is replaced only when there
+    // are none, and freed by `release()` only after the callbacks have ended.
+    let slot = unsafe { &*(*vdev).priv_.cast::<Slot>() };
+
+    slot.handler.used(index as usize);
+}
+
+/// Breaks the queues, waits for callbacks and resets the device. May sleep.
+///
+/// To be called while a driver is bound, once per set of queues: `Queues::quiesced` says so.
+/// [`release`] sees to the first, also for queues whose owners live on.
+fn quiesce(vdev: &Device) {
+    // SAFETY: The device is valid. Resetting is serialized with probe and remove, since queues are
+    // found and dropped by the driver's callbacks, or quiesced in `release`.
+    unsafe {
+        bindings::virtio_break_device(vdev.as_raw());
+        // PCI waits for callbacks on reset, MMIO does not.
+        bindings::virtio_synchronize_cbs(vdev.as_raw());
+        bindings::virtio_reset_device(vdev.as_raw());
+    }
+}
+
+/// Ends everything that a driver may have left in the device's queues. Called by the bus adapter
+/// after remove and after a failed probe. May sleep.
+pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
+    let raw = vdev.as_raw();
+
+    // SAFETY: The device is valid and `priv` is owned by this module.
+    let slot = NonNull::new(unsafe { (*raw).priv_ }.cast::<Slot>());
+
+    if let Some(slot) = slot {
+        // SAFETY: What `priv` points to is valid until it is freed below.
+        unsafe { slot.as_ref() }.queues.quiesce();
+    }
+    if !vdev.status().is_reset() {
+        quiesce(vdev);
+    }
+
+    let Some(slot) = slot else { return };
+
+    // SAFETY: As above. Callbacks have ended, so nobody else looks at it.
+    unsafe { (*raw).priv_ = ptr::null_mut() };
+    // SAFETY: The slot was stored by `find_vqs` from a `KBox`, and is no longer reachable.
+    let slot = unsafe { KBox::from_raw(slot.as_ptr()) };
+    let queues = slot.queues.clone();
+
+    // This may be the handler's last reference, and the queues may be in it.
+    drop(slot);
+
+    if queues.live.load(Relaxed) != 0 {
+        queues.orphaned.store(true, Relaxed);
+        dev_warn!(
+            vdev.as_ref(),
+            "driver bug: a virtqueue is left after unbind, its ring is leaked\n"
+        );
+    }
+}
+
+impl Device<Bound> {
+    /// Finds the device's queues, one for each of `names`, in the order of the device type's
+    /// specification. `handler` is called when the device has used buffers of any of them.
+    ///
+    /// The device does nothing with the queues before [`ready`](Device::ready).
+    ///
+    /// May sleep. To be called in probe, restore or reset_done, or where the driver itself excludes
+    /// these.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] if queues found before are still there; else what the transport reports, e.g.
+    /// [`ENOENT`] for a queue that the device lacks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     device::Bound,
+    ///     new_spinlock_irq,
+    ///     sync::{
+    ///         Arc,
+    ///         SpinLockIrq, //
+    ///     },
+    ///     virtio::{
+    ///         self,
+    ///         Command,
+    ///         Le32, //
+    ///     }, //
+    /// };
+    ///
+    /// type Request = KBox<Command<Le32, Le32>>;
+    ///
+    /// #[pin_data]
+    /// struct State {
+    ///     #[pin]
+    ///     queue: SpinLockIrq<Option<virtio::Virtqueue<Request>>>,
+    /// }
+    ///
+    /// impl virtio::Handler for State {
+    ///     fn used(&self, _index: usize) {
+    ///         if let Some(queue) = self.queue.lock().as_mut() {
+    ///             while let Some((request, len)) = queue.get() {
+    ///                 pr_info!("{} bytes: {}\n", len, request.response().get());
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// fn start(vdev: &virtio::Device<Bound>, state: Arc<State>) -> Result {
+    ///     let [mut queue] = vdev.find_vqs(state.clone(), [c"requests"])?;
+    ///     let request = KBox::new(Command::new(Le32::new(0), Le32::new(!0)), GFP_KERNEL)?;
+    ///
+    ///     queue.add(request, GFP_KERNEL).map_err(|(err, _request)| err)?;
+    ///     queue.kick();
+    ///     *state.queue.lock() = Some(queue);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn find_vqs<B: Buffer, H: Handler, const N: usize>(
+        &self,
+        handler: Arc<H>,
+        names: [&'static CStr; N],
+    ) -> Result<[Virtqueue<B>; N]> {
+        const { assert!(N > 0) };
+
+        let raw = self.as_raw();
+
+        // SAFETY: The device is valid. The list changes only in `find_vqs` and `del_vqs`, which the
+        // driver's callbacks serialize.
+        if unsafe { !ptr::eq((*raw).vqs.next, &raw const (*raw).vqs) } {
+            return Err(EBUSY);
+        }
+
+        let queues = Arc::pin_init(
+            pin_init!(Queues {
+                vdev: self.into(),
+                live: Atomic::new(N),
+                orphaned: Atomic::new(false),
+                quiesced <- new_mutex!(false, "Queues::quiesced"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let slot = KBox::new(
+            Slot {
+                handler,
+                queues: queues.clone(),
+            },
+            GFP_KERNEL,
+        )?;
+
+        // SAFETY: `priv` is owned by this module. There are no queues, so nobody uses the old slot.
+        let old = unsafe { ptr::replace(&raw mut (*raw).priv_, KBox::into_raw(slot).cast()) };
+        if !old.is_null() {
+            // SAFETY: It was stored here from a `KBox` and replaced just now.
+            drop(unsafe { KBox::from_raw(old.cast::<Slot>()) });
+        }
+
+        let mut vqs = [ptr::null_mut(); N];
+        let mut info = names.map(|name| bindings::virtqueue_info {
+            name: name.as_char_ptr(),
+            callback: Some(used_callback),
+            ctx: false,
+        });
+
+        // SAFETY: Both arrays have `N` entries; the names are static, as the core keeps them.
+        to_result(unsafe {
+            bindings::virtio_find_vqs(raw, N as u32, vqs.as_mut_ptr(), info.as_mut_ptr())
+        })?;
+
+        Ok(vqs.map(|vq| Virtqueue {
+            // SAFETY: No name was null, so on success every queue was found.
+            vq: unsafe { NonNull::new_unchecked(vq) },
+            queues: queues.clone(),
+            _buffers: PhantomData,
+        }))
+    }
+}
+
+/// A queue of buffers of type `B` between the driver and the device.
+///
+/// Dropping it may sleep: it quiesces the device, drops the buffers that are left, and deletes the
+/// queues if it was the last of them. To get the buffers, [close](Self::close) it instead.
+///
+/// # Invariants
+///
+/// - `vq` is valid until `queues.live` drops to zero, or for ever if that comes after unbind.
+/// - Every token in the queue is from `B::into_raw`.
+pub struct Virtqueue<B: Buffer> {
+    vq: NonNull<bindings::virtqueue>,
+    queues: Arc<Queues>,
+    _buffers: PhantomData<B>,
+}
+
+// SAFETY: A virtqueue can be used from any thread, one at a time, and `B: Send`.
+unsafe impl<B: Buffer> Send for Virtqueue<B> {}
+// SAFETY: What takes `&self` only reads what is constant or meant to be read without a lock.
+unsafe impl<B: Buffer> Sync for Virtqueue<B> {}
+
+impl<B: Buffer> Virtqueue<B> {
+    /// Moves `buffer` to the device's side. The device may not look at it before
+    /// [`kick`](Self::kick).
+    ///
+    /// A full queue is not notified, as C's `virtqueue_add_sgs()` would: some devices take a
+    /// notification without a new buffer for an error.
+    ///
+    /// `flags` must suit the context; the ring allocates only with
+    /// [`RING_INDIRECT_DESC`](Feature::RING_INDIRECT_DESC), the DMA layer only behind an IOMMU or
+    /// bounce buffer. Atomic context is fine with `GFP_ATOMIC`.
+    ///
+    /// # Errors
+    ///
+    /// The buffer comes back with [`ENOSPC`] if the queue is full, [`ENOMEM`] if it could not be
+    /// mapped, [`EIO`] if the queue is broken.
+    pub fn add(&mut self, buffer: B, flags: Flags) -> Result<(), (Error, B)> {
+        let token = buffer.into_raw();
+        // SAFETY: `token` is from `into_raw`.
+        let (readable, writable) = unsafe { (B::readable(token), B::writable(token)) };
+        let readable_sgs = u32::from(!readable.is_empty());
+        let writable_sgs = u32::from(!writable.is_empty());
+
+        let needed = if self.queues.vdev.has_feature(Feature::RING_INDIRECT_DESC) {
+            1
+        } else {
+            readable_sgs + writable_sgs
+        };
+
+        let result = if self.free() < needed {
+            Err(ENOSPC)
+        } else {
+            let entries = [
+                Opaque::<bindings::scatterlist>::uninit(),
+                Opaque::uninit(),
+            ];
+            let mut sgs = [ptr::null_mut(); 2];
+            let used = [readable, writable]
+                .into_iter()
+                .filter(|part| !part.is_empty());
+
+            for ((part, entry), sg) in used.zip(&entries).zip(&mut sgs) {
+                // SAFETY: `entry` is writable; `part` is in the linear mapping by the safety
+                // requirements of `Buffer`.
+                unsafe {
+                    bindings::sg_init_one(
+                        entry.get(),
+                        part.cast::<c_void>().as_ptr(),
+                        part.len() as u32,
+                    )
+                };
+                *sg = entry.get();
+            }
+
+            // SAFETY: The queue is valid and used from here only, by `&mut self`. The token is
+            // unique and not null. The scatterlists are needed for the call only; what they
+            // describe stays valid until the token is taken back, by the contract of `Buffer`.
+            to_result(unsafe {
+                bindings::virtqueue_add_sgs(
+                    self.vq.as_ptr(),
+                    sgs.as_mut_ptr(),
+                    readable_sgs,
+                    writable_sgs,
+                    token.as_ptr(),
+                    flags.as_raw(),
+                )
+            })
+        };
+
+        // SAFETY: On error the token did not get into the queue.
+        result.map_err(|err| (err, unsafe { B::from_raw(token) }))
+    }
+
+    /// Takes the next buffer that the device has used, with the number of bytes that the device
+    /// says it has written (a hostile device can say anything).
+    ///
+    /// Returns [`None`] if there is none, or if the queue is broken. Atomic context is fine.
+    pub fn get(&mut self) -> Option<(B, u32)> {
+        let mut len = 0;
+
+        // SAFETY: The queue is valid and used from here only.
+        let token = unsafe { bindings::virtqueue_get_buf(self.vq.as_ptr(), &mut len) };
+
+        // SAFETY: By the type invariant the token is from `into_raw`; the ring hands out each one
+        // once, whatever the device wrote to it.
+        NonNull::new(token).map(|token| (unsafe { B::from_raw(token) }, len))
+    }
+
+    /// Tells the device about the added buffers, unless it has asked not to be told.
+    ///
+    /// Returns `false` if the queue is broken or the notification failed; a queue whose
+    /// notification failed is broken from then on. Never call it without having added something.
+    /// Atomic context is fine.
+    #[must_use = "a queue whose notification failed is broken"]
+    pub fn kick(&mut self) -> bool {
+        // SAFETY: The queue is valid and used from here only.
+        unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) }
+    }
+
+    /// Makes the added buffers visible and returns whether the device wants to be told, by
+    /// [`notify`](Self::notify), which needs no lock. Atomic context is fine.
+    #[must_use = "if `true`, `notify` is to follow"]
+    pub fn kick_prepare(&mut self) -> bool {
+        // SAFETY: The queue is valid and used from here only.
+        unsafe { bindings::virtqueue_kick_prepare(self.vq.as_ptr()) }
+    }
+
+    /// The second half of [`kick`](Self::kick). Atomic context is fine.
+    #[must_use = "a queue whose notification failed is broken"]
+    pub fn notify(&self) -> bool {
+        // SAFETY: The queue is valid; notifying needs no serialization.
+        unsafe { bindings::virtqueue_notify(self.vq.as_ptr()) }
+    }
+
+    /// Asks the device not to call back. A hint only. Atomic context is fine.
+    pub fn disable_callback(&mut self) {
+        // SAFETY: The queue is valid and used from here only.
+        unsafe { bindings::virtqueue_disable_cb(self.vq.as_ptr()) }
+    }
+
+    /// Asks for callbacks again. Returns `false` if buffers were used meanwhile, for which there
+    /// may be no callback. Atomic context is fine.
+    #[must_use = "if `false`, used buffers are waiting"]
+    pub fn enable_callback(&mut self) -> bool {
+        // SAFETY: The queue is valid and used from here only.
+        unsafe { bindings::virtqueue_enable_cb(self.vq.as_ptr()) }
+    }
+
+    /// Whether the queue is broken, by the device's misbehaviour or by
+    /// [`break_device`](Device::break_device). Any context.
+    pub fn is_broken(&self) -> bool {
+        // SAFETY: The queue is valid; the flag is read without a lock by design.
+        unsafe { bindings::virtqueue_is_broken(self.vq.as_ptr()) }
+    }
+
+    /// The number of descriptors that are free.
+    fn free(&self) -> u32 {
+        // SAFETY: The queue is valid.
+        unsafe { (*self.vq.as_ptr()).num_free }
+    }
+
+    /// The number of descriptors in the ring.
+    pub fn size(&self) -> u32 {
+        // SAFETY: The queue is valid.
+        unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) }
+    }
+
+    /// Quiesces the device and returns the buffers that were not taken. The queue is deleted with
+    /// the returned iterator, under the same terms as when it is dropped. May sleep.
+    pub fn close(self) -> Unused<B> {
+        self.queues.quiesce();
+        Unused(ManuallyDrop::new(self))
+    }
+}
+
+impl<B: Buffer> Drop for Virtqueue<B> {
+    fn drop(&mut self) {
+        self.queues.quiesce();
+
+        // SAFETY: `self` is not used after this.
+        drop(Unused(ManuallyDrop::new(unsafe { ptr::read(self) })));
+    }
+}
+
+/// The buffers that the device had not used when its queue was [closed](Virtqueue::close).
+///
+/// Dropping it drops the buffers that are left and may sleep.
+// The queue within is quiesced.
+pub struct Unused<B: Buffer>(ManuallyDrop<Virtqueue<B>>);
+
+impl<B: Buffer> Iterator for Unused<B> {
+    type Item = B;
+
+    fn next(&mut self) -> Option<B> {
+        // SAFETY: The queue is valid and quiesced, so the device does not use its buffers.
+        let token = unsafe { bindings::virtqueue_detach_unused_buf(self.0.vq.as_ptr()) };
+
+        // SAFETY: By the type invariant of `Virtqueue` the token is from `into_raw`; it was
+        // detached just now, so it is not handed out again.
+        NonNull::new(token).map(|token| unsafe { B::from_raw(token) })
+    }
+}
+
+impl<B: Buffer> Drop for Unused<B> {
+    fn drop(&mut self) {
+        while let Some(buffer) = self.next() {
+            drop(buffer);
+        }
+
+        // SAFETY: Neither the queue nor `self` is used after this. The queue's own destructor does
+        // not run, only that of its reference to the set.
+        let queues = unsafe { ptr::read(&raw const self.0.queues) };
+
+        if queues.live.fetch_sub(1, Full) == 1 && !queues.orphaned.load(Relaxed) {
+            let del_vqs = queues.vdev.ops().del_vqs;
+
+            if let Some(del_vqs) = del_vqs {
+                // SAFETY: The device is valid and quiesced; this was the last of its queues, and
+                // `live` reaches zero once.
+                unsafe { del_vqs(queues.vdev.as_raw()) };
+            }
+        }
+    }
+}
