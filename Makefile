@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0
+# A thin front: each target is a tool under scripts/. 'make help' lists targets and variables.
+
+# The tools read these from the environment, where nothing has to be quoted twice.
+export KDIR ARCH RUSTC RUSTDOC RUSTFMT CLIPPY_DRIVER RUST_LIB_SRC BINDGEN LLVM O
+export DRIVER KERNEL MEM SMP PMEM_SIZE QEMU_ARGS TIMEOUT RUN SCRIPT ACCEL QEMU NO_INSTALL
+export PYTHONDONTWRITEBYTECODE := 1
+
+tool = @sh scripts/python.sh scripts/
+
+.DEFAULT_GOAL := help
+.PHONY: help boot shell guest kernel apply source test model scripts-test kunit boot-test lint clean
+
+help:
+	@sed -n 's/^#: \{0,1\}//p' Makefile
+
+#: Targets:
+#:   boot        write files in a guest, kill it, find them again in a second guest
+boot:
+	$(tool)boot.py
+
+#:   shell       a guest with a shell on its console
+shell:
+	$(tool)guest.py --shell
+
+#:   guest       run RUN='command line' or SCRIPT=file in a guest; prints the command's output
+#:               alone, and fails when the command does
+guest:
+	$(tool)guest.py
+
+#:   kernel      fetch, graft and build a kernel (KERNEL=)
+kernel:
+	$(tool)kernel.py
+
+#:   source      fetch and graft the kernel source, and print where it is
+source:
+	$(tool)kernel_source.py
+
+#:   apply       graft the overlay onto the tree KDIR= (undo: scripts/graft.py --remove DIR)
+apply:
+	$(if $(KDIR),,$(error give the kernel tree to graft onto: make apply KDIR=/path/to/linux))
+	$(tool)kernel_source.py
+
+#:   test        every test below, after all set-up; the last line counts them
+test:
+	$(tool)check.py
+
+#:   model       the flush engine's host tests (seconds)
+model:
+	$(tool)check.py model
+
+#:   scripts-test  the tests of the tools (seconds)
+scripts-test:
+	$(tool)check.py scripts
+
+#:   kunit       KUnit suites and doctests under UML (a minute, after its build)
+kunit:
+	$(tool)check.py kunit
+
+#:   boot-test   tests in guests (minutes)
+boot-test:
+	$(tool)check.py boot-test
+
+#:   lint        rustfmt, clippy, checkpatch, shellcheck, ruff
+lint:
+	$(tool)lint.py
+
+#:   clean       remove build/ with the kernel source in it; the download stays in the cache
+clean:
+	rm -rf build
+
+#:
+#: Variables (make TARGET NAME=value):
+#:   KDIR=DIR            kernel source, 7.3 or newer; without it Debian's is fetched and verified
+#:   O=DIR               where kernels are built (build)
+#:   ARCH=x86_64         the guests' architecture
+#:   LLVM= RUSTC= RUSTDOC= RUSTFMT= CLIPPY_DRIVER= BINDGEN= RUST_LIB_SRC=
+#:                       the toolchain, as for the kernel's make; without them it is searched for
+#:   NO_INSTALL=1        name missing packages, install nothing
+#:   KERNEL=release|debug    which kernel to build and boot (release)
+#:   DRIVER=rust|c       which driver the guest loads; none: neither (rust)
+#:   MEM=1G  SMP=2       the guest's memory and processors
+#:   PMEM_SIZE=512M      the size of its virtio-pmem device
+#:   QEMU_ARGS='...'     more arguments for QEMU
+#:   QEMU=PROGRAM        which QEMU (qemu-system-x86_64)
+#:   ACCEL=kvm|tcg       the accelerator; without it KVM if a guest really runs, else TCG
+#:   TIMEOUT=180         seconds after which the guest is killed
+#:   XDG_CACHE_HOME=DIR  the kernel's download is kept in virtio-pmem-rust/ there (~/.cache)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Run the tests, all or by part, and count."""
+
+import os
+import re
+import sys
+import xml.etree.ElementTree
+
+import boot
+import kernel as kernels
+import kunit
+import python_env
+import settings
+import steps
+import toolchain
+
+
+def model():
+    """Run the flush engine's host tests."""
+    cargo = toolchain.cargo()
+    log = steps.log_path("model")
+    manifest = settings.TESTS / "model/Cargo.toml"
+    with steps.step("model"):
+        trouble = None
+        try:
+            steps.run([cargo, "test", "--release", "--locked", "--manifest-path", manifest,
+                       "--target-dir", settings.BUILD / "model"], log)
+        except steps.Trouble as error:
+            trouble = error
+    found = re.findall(r"^test result: .*? (\d+) passed; (\d+) failed", log.read_text(), re.M)
+    if trouble:
+        steps.say(f"error: {trouble}")
+    passed = sum(int(good) for good, _ in found)
+    failed = sum(int(bad) for _, bad in found)
+    return passed, max(failed, 1) if trouble else failed
+
+
+def pytest(name, folder, *options):
+    """Run the tests in a directory with pytest."""
+    report = settings.BUILD / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    log = steps.log_path(name)
+    trouble = None
+    python = python_env.python()
+    with steps.step(name):
+        try:
+            steps.run([python, "-m", "pytest", "-v", "-p", "no:cacheprovider",
+                       f"--junitxml={report}", *options, folder], log, cwd=settings.ROOT)
+        except steps.Trouble as error:
+            trouble = error
+    if not report.exists():
+        raise trouble
+    suites = xml.etree.ElementTree.parse(report).getroot().iter("testsuite")
+    total = failed = skipped = 0
+    for suite in suites:
+        total += int(suite.get("tests"))
+        failed += int(suite.get("failures")) + int(suite.get("errors"))
+        skipped += int(suite.get("skipped"))
+    for line in log.read_text(errors="replace").splitlines():
+        if re.match(r"(FAILED|ERROR) ", line):
+            steps.say(line)
+    if trouble:
+        steps.say(f"log: {log}")
+        failed = max(failed, 1)
+    return max(total - failed - skipped, 0), failed
+
+
+def scripts():
+    """Run the tools' own tests."""
+    return pytest("scripts", settings.TESTS / "scripts")
+
+
+def boot_test():
+    """Run the tests that boot guests."""
+    kernels.ready("release")
+    return pytest("boot-test", settings.TESTS / "boot")
+
+
+PARTS = {
+    "model": model,
+    "scripts": scripts,
+    "boot": boot.run,
+    "boot-test": boot_test,
+    "kunit": kunit.run,
+}
+
+
+def main():
+    """Run the parts that the command line names, or all."""
+    names = sys.argv[1:] or list(PARTS)
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    passed = failed = 0
+    for name in names:
+        try:
+            good, bad = PARTS[name]()
+        except settings.BadSetting:
+            raise
+        except (steps.Trouble, OSError) as error:
+            steps.say(f"error: {name}: {error}")
+            good, bad = 0, 1
+        print(f"{name}: {good} passed, {bad} failed", flush=True)
+        passed, failed = passed + good, failed + bad
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    steps.main(main)

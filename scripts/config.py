@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Merge configuration fragments on tinyconfig, and prove that each option was taken."""
+
+import os
+import re
+
+import settings
+import steps
+
+# The fragments of each kernel; a later one adds to the earlier.
+FRAGMENTS = {"release": ("release",), "debug": ("release", "debug")}
+
+
+def options(text):
+    """Return the options that a configuration sets, as {name: value}; n for those not set."""
+    found = {}
+    for line in text.splitlines():
+        line = line.strip()
+        if match := re.fullmatch(r"(CONFIG_\w+)=(.*)", line):
+            found[match[1]] = match[2]
+        elif match := re.fullmatch(r"# (CONFIG_\w+) is not set", line):
+            found[match[1]] = "n"
+        elif line and not line.startswith("#"):
+            raise steps.Trouble(f"not a line of a configuration: {line}")
+    return found
+
+
+def refused(wanted, merged):
+    """List the options that the merge did not take, and what they are instead."""
+    return [
+        f"{name}={value} (is {merged.get(name, 'n')})"
+        for name, value in wanted.items() if merged.get(name, "n") != value
+    ]
+
+
+def fragments(kernel):
+    """Return the text of a kernel's fragments, in order."""
+    folder = settings.TESTS / "configs"
+    return "\n".join((folder / f"{part}.config").read_text() for part in FRAGMENTS[kernel])
+
+
+def merge(kernel, out, make):
+    """Write a kernel's configuration; keep the old file, and its time, if nothing changed."""
+    log = steps.log_path(f"config-{kernel}")
+    path, wanted = out / ".config", fragments(kernel)
+    old = path.read_bytes() if path.exists() else None
+    stamp = path.stat() if path.exists() else None
+    steps.run([*make, "tinyconfig"], log)
+    with open(path, "a", encoding="utf-8") as config:
+        config.write(wanted)
+    steps.run([*make, "olddefconfig"], log, append=True)
+    failed = refused(options(wanted), options(path.read_text(encoding="utf-8")))
+    if failed:
+        names = "\n    ".join(failed)
+        raise steps.Trouble(f"the configuration {kernel} did not take:\n    {names}\nlog: {log}")
+    if old == path.read_bytes():
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))

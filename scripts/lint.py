@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Check the style of all that is ours: rustfmt, clippy, checkpatch, shellcheck, ruff."""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import graft
+import kernel as kernels
+import kernel_source
+import packages
+import python_env
+import settings
+import steps
+import toolchain
+
+# Said of every patch whose files are new, or that is no patch from git.
+IGNORED = "FILE_PATH_CHANGES,COMMIT_MESSAGE,EMAIL_SUBJECT"
+
+
+def ours(suffix, shebang=None):
+    """List the repository's files of one kind, by suffix or by interpreter."""
+    names = steps.output(["git", "-C", settings.ROOT, "ls-files", "-co", "--exclude-standard"])
+    if names is None:
+        raise steps.Trouble("make lint needs a git checkout")
+    found = []
+    for path in (settings.ROOT / name for name in names.splitlines()):
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            first = file.readline()
+        if path.suffix == suffix or shebang and re.match(rb"#!.*\b" + shebang, first):
+            found.append(path)
+    return found
+
+
+def rustfmt(kdir, tools):
+    """Check the format of the Rust files, as the kernel's own target does."""
+    files = [kdir / name for name in graft.overlay_files(settings.ROOT) if name.endswith(".rs")]
+    files += [path for path in ours(".rs") if settings.TESTS in path.parents
+              and settings.TESTS / "kunit" not in path.parents]
+    if files:
+        steps.run([tools["RUSTFMT"], "--check", "--edition", "2021", "--config-path",
+                   kdir / ".rustfmt.toml", *files], steps.log_path("rustfmt"))
+
+
+def clippy(kdir, tools):
+    """Compile all Rust code with clippy, in an output directory of its own."""
+    out, log = settings.out("clippy"), steps.log_path("clippy")
+    out.mkdir(parents=True, exist_ok=True)
+    make = kernels.make_command(kdir, out, tools)
+    kernels.config.merge("release", out, make)
+    targets = ["rust/kernel.o", "drivers/nvdimm/virtio_pmem_rust/"]
+    if (settings.ROOT / "samples/rust").exists():
+        targets.append("samples/rust/")
+    steps.run([*make, "CLIPPY=1", *targets], log)
+    if re.search(r"^warning\b", log.read_text(errors="replace"), re.M):
+        raise steps.Trouble(f"clippy warns\n{steps.tail(log)}")
+
+
+def difference(kdir):
+    """Return what the graft did to a tree, as a patch."""
+    tree = graft.Tree(kdir)
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "a", Path(folder) / "b"
+        for name in graft.overlay_files(settings.ROOT):
+            text = (kdir / name).read_bytes()
+            graft.write(after / name, text)
+            if name in tree.appended:
+                old = graft.cut(name, text.decode(), [tree.appended[name]])
+                graft.write(before / name, old.encode())
+        before.mkdir(exist_ok=True)
+        done = subprocess.run(["diff", "-urN", "a", "b"], cwd=folder, text=True,
+                              capture_output=True, check=False)
+    return done.stdout
+
+
+def checkpatch(kdir):
+    """Check what the graft adds, and each patch."""
+    script = [kdir / "scripts/checkpatch.pl", "--strict", "--no-signoff", "--no-summary",
+              "--show-types", f"--root={kdir}", "--max-line-length=100"]
+    log = steps.log_path("checkpatch")
+    with tempfile.TemporaryDirectory() as folder:
+        patch = Path(folder) / "graft.patch"
+        patch.write_text(difference(kdir))
+        steps.run([*script, "--ignore", IGNORED, patch], log)
+    for path in sorted((settings.ROOT / "patches").glob("*.patch")):
+        steps.run([*script, path], log, append=True)
+
+
+def shellcheck():
+    """Check the shell scripts."""
+    files = ours(".sh", rb"(ba|da)?sh\b")
+    steps.run(["shellcheck", *files], steps.log_path("shellcheck"))
+
+
+def python():
+    """Check the Python files."""
+    steps.run([python_env.python(), "-m", "ruff", "check", *ours(".py", rb"python")],
+              steps.log_path("ruff"), cwd=settings.ROOT)
+
+
+def run():
+    """Run all; return how many passed and how many failed."""
+    with steps.alone():
+        kdir = kernel_source.tree()
+        packages.need("build", "lint")
+        tools = toolchain.ready(kdir)
+        checks = {
+            "rustfmt": lambda: rustfmt(kdir, tools),
+            "checkpatch": lambda: checkpatch(kdir),
+            "shellcheck": shellcheck,
+            "ruff": python,
+            "clippy": lambda: clippy(kdir, tools),
+        }
+        failed = 0
+        for name, check in checks.items():
+            try:
+                with steps.step(name):
+                    check()
+            except steps.Trouble as error:
+                steps.say(f"error: {name}: {error}")
+                failed += 1
+    return len(checks) - failed, failed
+
+
+def main():
+    """Report by exit status."""
+    passed, failed = run()
+    print(f"lint: {passed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    steps.main(main)

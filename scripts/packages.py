@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Name the packages that are missing, and install them where that is known to work."""
+
+import functools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import settings
+import steps
+
+# What each Debian package is wanted for: a command, or a file when it begins with a slash.
+NEEDS = {
+    "source": {
+        "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "gpgv": "gpgv",
+        "xz-utils": "xz",
+        "patch": "patch",
+    },
+    "build": {
+        "make": "make",
+        "gcc": "gcc",
+        "libc6-dev": "/usr/include/stdio.h",
+        "flex": "flex",
+        "bison": "bison",
+        "bc": "bc",
+        "perl": "perl",
+        "libelf-dev": "/usr/include/libelf.h",
+        "libssl-dev": "/usr/include/openssl/ssl.h",
+        "kmod": "depmod",
+        "patch": "patch",
+    },
+    "guest": {
+        "qemu-system-x86": "qemu-system-x86_64",
+        "busybox-static": "busybox",
+        "e2fsprogs": "mkfs.ext4",
+        "xfsprogs": "mkfs.xfs",
+        "fio": "fio",
+        "ndctl": "ndctl",
+        "kmod": "modprobe",
+        "strace": "strace",
+    },
+    "lint": {"shellcheck": "shellcheck", "perl": "perl", "git": "git"},
+}
+
+# The administrator's commands are not on everybody's path.
+os.environ["PATH"] += os.pathsep + "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def there(what):
+    """Tell whether a command or file is there."""
+    return Path(what).exists() if what.startswith("/") else bool(shutil.which(what))
+
+
+def missing(*groups):
+    """List the packages that these groups need and that are not there."""
+    found = []
+    for group in groups:
+        for package, what in NEEDS[group].items():
+            if not there(what) and package not in found:
+                found.append(package)
+    return found
+
+
+def root():
+    """Return how to run a command as root, or None."""
+    if os.geteuid() == 0:
+        return []
+    if subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0 \
+            if shutil.which("sudo") else False:
+        return ["sudo", "-n"]
+    return None
+
+
+def apt_get(*words):
+    """Run apt-get as root."""
+    steps.run(
+        [*(root() or []), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", *words],
+        steps.log_path("install"), append=True,
+    )
+
+
+@functools.cache
+def refresh():
+    """Fetch apt's lists, once and if we may; a fresh machine has none."""
+    if not settings.get("NO_INSTALL") and shutil.which("apt-get") and root() is not None:
+        with steps.step("apt-get update"):
+            apt_get("update")
+
+
+def install(names):
+    """Install Debian packages, or say which ones the user has to install."""
+    if not names:
+        return
+    command = f"apt-get install {' '.join(names)}"
+    if settings.get("NO_INSTALL"):
+        raise steps.Trouble(f"missing (NO_INSTALL is set): {command}")
+    if not shutil.which("apt-get"):
+        raise steps.Trouble(f"missing; install what Debian calls: {' '.join(names)}")
+    if root() is None:
+        raise steps.Trouble(f"missing, and you are not root: sudo {command}")
+    refresh()
+    with steps.step(f"install {' '.join(names)}"):
+        apt_get("install", "--no-install-recommends", *names)
+
+
+def need(*groups):
+    """See to it that all that these groups need is there."""
+    install(missing(*groups))
+    left = missing(*groups)
+    if left:
+        raise steps.Trouble(f"still missing after the installation: {' '.join(left)}")
+
+
+def candidate(package):
+    """Return the version of a package that apt would install, or None."""
+    text = steps.output(["apt-cache", "policy", package]) or ""
+    for line in text.splitlines():
+        word, _, version = line.strip().partition(": ")
+        if word == "Candidate" and version != "(none)":
+            return version
+    return None

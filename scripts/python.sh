@@ -1,0 +1,19 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# Run a Python tool; a fresh Debian has no Python yet.
+
+set -e
+python=${PYTHON:-python3}
+
+if ! command -v "$python" >/dev/null; then
+	if [ -n "$NO_INSTALL" ] || ! command -v apt-get >/dev/null; then
+		echo "error: $python is missing: install python3" >&2
+		exit 1
+	fi
+	sudo=
+	[ "$(id -u)" = 0 ] || sudo="sudo -n"
+	echo "install python3" >&2
+	$sudo apt-get -q update >&2
+	$sudo apt-get -q -y install --no-install-recommends python3 python3-venv >&2
+fi
+exec "$python" "$@"

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Steps that say in one line what was done and how long it took, and keep the rest in a log."""
+
+import contextlib
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import settings
+
+TAIL = 30
+RUNNING = []
+LOCK = threading.Lock()
+
+
+class Trouble(Exception):
+    """Something that the user must know; the text says what, and what to do about it."""
+
+
+def say(text):
+    """Print a line of progress; standard output is kept for results."""
+    with LOCK:
+        clear = "\r\033[K" if sys.stderr.isatty() else ""
+        sys.stderr.write(f"{clear}{text}\n")
+        if clear and RUNNING:
+            sys.stderr.write(", ".join(RUNNING) + " …")
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def step(name):
+    """Time a step and print its line, whatever its end."""
+    start = time.monotonic()
+    with LOCK:
+        RUNNING.append(name)
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{', '.join(RUNNING)} …")
+            sys.stderr.flush()
+    end = "failed after "
+    try:
+        yield
+        end = ""
+    finally:
+        with LOCK:
+            RUNNING.remove(name)
+        say(f"{name} … {end}{time.monotonic() - start:.0f} s")
+
+
+def log_path(name):
+    """Return the path of a log."""
+    settings.LOGS.mkdir(parents=True, exist_ok=True)
+    return settings.LOGS / (re.sub(r"[^\w.+-]+", "-", name) + ".log")
+
+
+def tail(path, lines=TAIL):
+    """Return the last lines of a log, indented, and where it is."""
+    try:
+        text = path.read_text(errors="replace").splitlines()
+    except OSError:
+        text = []
+    return "".join(f"    {line}\n" for line in text[-lines:]) + f"log: {path}"
+
+
+def environment():
+    """Return the environment for other tools: make's own and our variables left out."""
+    ours = {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", *settings.VARIABLES}
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def run(command, log, *, cwd=None, env=None, append=False):
+    """Run a command with its output in a log; show the log's end if the command fails."""
+    with open(log, "ab" if append else "wb") as out:
+        out.write(("$ " + " ".join(map(str, command)) + "\n").encode())
+        out.flush()
+        try:
+            done = subprocess.run(
+                [str(word) for word in command], cwd=cwd, env=environment() | (env or {}),
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False,
+            )
+        except FileNotFoundError as error:
+            raise Trouble(f"{command[0]} is not installed") from error
+    if done.returncode:
+        words = " ".join(map(str, command[:3]))
+        raise Trouble(f"{words} … failed ({done.returncode})\n{tail(log)}")
+
+
+def output(command, **options):
+    """Return what a command prints, or None when it cannot be run or fails."""
+    try:
+        done = subprocess.run(
+            [str(word) for word in command], env=environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False, **options,
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@contextlib.contextmanager
+def alone():
+    """Keep two runs of these tools from building in the same place at once."""
+    settings.BUILD.mkdir(parents=True, exist_ok=True)
+    with open(settings.BUILD / ".lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another run that builds here")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def main(function):
+    """Run a tool's main function; trouble becomes a message and exit status 1."""
+    try:
+        sys.exit(function())
+    except (Trouble, settings.BadSetting) as error:
+        say(f"error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

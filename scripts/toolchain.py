@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Find a toolchain that the kernel's `make rustavailable` accepts, or install one."""
+
+import itertools
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import packages
+import settings
+import steps
+
+# What is installed with cargo where no package has a bindgen that is new enough.
+BINDGEN_CLI = "0.73.2"
+
+# What the host's own tests need; the kernel says itself what it needs.
+OLDEST_RUST = (1, 85)
+
+# Rust is in packages of these names; the first that is new enough is taken.
+RUST_PACKAGES = (
+    ("rustc", ("rustc", "rust-src", "rustfmt", "rust-clippy", "cargo")),
+    ("rustc-web", ("rustc-web", "rust-web-src", "rustfmt-web", "rust-web-clippy", "cargo-web")),
+    *((f"rustc-1.{n}", (f"rustc-1.{n}", f"rust-1.{n}-src", f"rustfmt-1.{n}",
+                        f"rust-1.{n}-clippy", f"cargo-1.{n}")) for n in (91, 89, 88, 85)),
+)
+
+
+def numbers(text):
+    """Return the first version number in a text as a tuple."""
+    match = re.search(r"\d+(\.\d+)+", text or "")
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
+def minimum(kdir, tool):
+    """Return the oldest version of a tool with which the kernel builds."""
+    return numbers(steps.output(["sh", kdir / "scripts/min-tool-version.sh", tool]))
+
+
+def compilers():
+    """List the values of LLVM that may work, best first."""
+    if settings.get("LLVM"):
+        return [settings.get("LLVM")]
+    found = ["1"] if shutil.which("clang") and shutil.which("ld.lld") else []
+    versioned = sorted(Path("/usr/lib").glob("llvm-*/bin/ld.lld"),
+                       key=lambda path: numbers(path.parts[3].replace("-", " 0.")), reverse=True)
+    found += [f"{path.parent}/" for path in versioned if (path.parent / "clang").exists()]
+    return found
+
+
+def clang_of(llvm):
+    """Return the clang that the kernel's make calls for a value of LLVM."""
+    if llvm.endswith("/"):
+        return f"{llvm}clang"
+    return f"clang{llvm}" if llvm.startswith("-") else "clang"
+
+
+def beside(rustc, tool):
+    """Return the tool of the same toolchain: its name with rustc's suffix, in its directory."""
+    path = Path(rustc)
+    name = path.name.replace("rustc", tool, 1)
+    return str(path.with_name(name)) if path.parent != Path(".") else name
+
+
+def sources(rustc):
+    """Return where the sources of a compiler's core library are, "" if it knows itself."""
+    sysroot = steps.output([rustc, "--print", "sysroot"])
+    if sysroot and Path(sysroot, "lib/rustlib/src/rust/library/core/src/lib.rs").exists():
+        return ""
+    version = ".".join(map(str, numbers(steps.output([rustc, "--version"]))))
+    path = Path(f"/usr/src/rustc-{version}/library")
+    return str(path) if (path / "core/src/lib.rs").exists() else None
+
+
+def rusts():
+    """List the Rust toolchains that may work, each as variables of make."""
+    if settings.get("RUSTC"):
+        names = [settings.get("RUSTC")]
+    else:
+        packaged = sorted(Path("/usr/bin").glob("rustc-1.*"), key=lambda p: numbers(p.name),
+                          reverse=True)
+        names = ["rustc", "/usr/bin/rustc", *map(str, packaged)]
+    found = []
+    for rustc in names:
+        library = settings.get("RUST_LIB_SRC") or sources(rustc)
+        if not shutil.which(rustc) or library is None:
+            continue
+        tools = {"RUSTC": rustc}
+        for name, tool in (("RUSTDOC", "rustdoc"), ("RUSTFMT", "rustfmt"),
+                           ("CLIPPY_DRIVER", "clippy-driver")):
+            tools[name] = settings.get(name) or beside(rustc, tool)
+        if library:
+            tools["RUST_LIB_SRC"] = library
+        found.append(tools)
+    return found
+
+
+def bindgens():
+    """List the bindgens that may work."""
+    if settings.get("BINDGEN"):
+        return [settings.get("BINDGEN")]
+    places = ("bindgen", Path.home() / ".cargo/bin/bindgen", settings.cache() / "bin/bindgen",
+              *sorted(Path("/usr/bin").glob("bindgen-0.*"), reverse=True))
+    return [str(place) for place in places if shutil.which(place)]
+
+
+def accepted(kdir, tools):
+    """Ask the kernel whether it can build Rust with these tools; return why not, or ""."""
+    log = steps.log_path("rustavailable")
+    with tempfile.TemporaryDirectory() as out:
+        try:
+            steps.run(["make", "-C", kdir, f"O={out}", *variables(tools), "rustavailable"], log)
+        except steps.Trouble:
+            lines = [line.strip("* ") for line in log.read_text(errors="replace").splitlines()]
+            said = [line for line in lines if line and not line.startswith(("make", "$"))]
+            return " ".join(said[:6]) or "make rustavailable failed"
+    return ""
+
+
+def variables(tools):
+    """Return make's command line arguments for a toolchain."""
+    return [f"{name}={value}" for name, value in sorted(tools.items())]
+
+
+def find(kdir):
+    """Return the first toolchain that the kernel accepts, or None and the reasons."""
+    reasons = []
+    llvms = [llvm for llvm in compilers() if numbers(
+        steps.output([clang_of(llvm), "--version"])) >= minimum(kdir, "llvm")]
+    if not llvms:
+        reasons.append("no clang with lld that is new enough")
+    rust = [tools for tools in rusts()
+            if numbers(steps.output([tools["RUSTC"], "--version"])) >= minimum(kdir, "rustc")]
+    if not rust:
+        reasons.append("no rustc with its library's sources that is new enough")
+    if not bindgens():
+        reasons.append("no bindgen")
+    for llvm, tools, bindgen in itertools.product(llvms, rust, bindgens()):
+        tools = {"ARCH": settings.arch(), "LLVM": llvm, "BINDGEN": bindgen, **tools}
+        why = accepted(kdir, tools)
+        if not why:
+            return tools, []
+        reasons.append(why)
+    return None, reasons
+
+
+def wanted(kdir):
+    """List the packages of a toolchain that this system offers, and whether bindgen is one."""
+    names = []
+    for package, group in RUST_PACKAGES:
+        if numbers(packages.candidate(package)) >= minimum(kdir, "rustc"):
+            names += [name for name in group if packages.candidate(name)]
+            break
+    oldest = minimum(kdir, "llvm")
+    for suffix in ("", *(f"-{n}" for n in range(21, 14, -1))):
+        version = numbers((packages.candidate(f"clang{suffix}") or "").split(":")[-1])
+        if version >= oldest and packages.candidate(f"lld{suffix}"):
+            names += [f"clang{suffix}", f"lld{suffix}", f"llvm{suffix}", f"libclang{suffix}-dev"]
+            break
+    has_bindgen = numbers(packages.candidate("bindgen")) >= minimum(kdir, "bindgen")
+    return names + (["bindgen"] if has_bindgen else []), has_bindgen
+
+
+def cargo():
+    """Return cargo, installed if need be."""
+    tools = ("cargo", *sorted(map(str, Path("/usr/bin").glob("cargo-1.*")), reverse=True))
+    found = next(filter(shutil.which, tools), None)
+    if found is None:
+        packages.refresh()
+        names = [group[-1] for package, group in RUST_PACKAGES
+                 if numbers(packages.candidate(package)) >= OLDEST_RUST]
+        packages.install(names[:1] or ["cargo"])
+        found = next(filter(shutil.which, tools), None) or "cargo"
+    return found
+
+
+def cargo_bindgen():
+    """Install bindgen with cargo, in the cache, so that nothing of the user's is touched."""
+    with steps.step(f"install bindgen-cli {BINDGEN_CLI}"):
+        steps.run(
+            [cargo(), "install", "--locked", "bindgen-cli", "--version", BINDGEN_CLI,
+             "--root", settings.cache(), "--target-dir", settings.BUILD / "bindgen"],
+            steps.log_path("bindgen"),
+        )
+
+
+def install(kdir, reasons):
+    """Install what the distribution has, and bindgen with cargo where it has none."""
+    why = "; ".join(dict.fromkeys(reasons))
+    if any(settings.get(name) for name in settings.TOOLS):
+        raise steps.Trouble(f"the kernel cannot be built with the tools that were given: {why}")
+    packages.refresh()
+    names, has_bindgen = wanted(kdir)
+    bindgen = "" if has_bindgen else f"; cargo install --locked bindgen-cli@{BINDGEN_CLI}"
+    steps.say(f"no toolchain that builds Rust in the kernel: {why}")
+    if not names or settings.get("NO_INSTALL"):
+        what = " ".join(names) or "clang lld llvm libclang-dev, rustc >= 1.85 with rust-src"
+        raise steps.Trouble(f"install: {what}{bindgen}")
+    packages.install([name for name in names if not steps.output(["dpkg", "-s", name])])
+    if not has_bindgen:
+        cargo_bindgen()
+
+
+def ready(kdir):
+    """Return a toolchain's variables of make; install one if there is none."""
+    packages.need("build")
+    tools, reasons = find(kdir)
+    if tools is None:
+        install(kdir, reasons)
+        tools, reasons = find(kdir)
+    if tools is None:
+        raise steps.Trouble("still no toolchain: " + "; ".join(dict.fromkeys(reasons)))
+    return tools
+
+
+if __name__ == "__main__":
+    def main():
+        """Print the toolchain for a tree."""
+        import sys  # pylint: disable=import-outside-toplevel
+        print("\n".join(variables(ready(Path(sys.argv[1]).resolve()))))
+    steps.main(main)
