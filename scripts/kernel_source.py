@@ -111,7 +111,9 @@ def file_digest(path):
 
 def cached():
     """Return the newest tarball in the cache that is whole."""
-    for note in sorted(settings.cache().glob("linux-source-*.sha256"), reverse=True):
+    notes = settings.cache().glob("linux-source-*.sha256")
+    for note in sorted(notes, key=lambda path: tuple(map(int, re.findall(r"\d+", path.name))),
+                       reverse=True):
         tarball = note.with_suffix("")
         if tarball.exists() and file_digest(tarball) == note.read_text(encoding="ascii").strip():
             return tarball
@@ -148,8 +150,9 @@ def fetch():
         source = next((folder / "deb/usr/src").glob(f"{name}.tar.*"))
         tarball = cache / f"{package.stem.rsplit('_', 1)[0]}.tar{source.suffix}"
         note = tarball.with_name(tarball.name + ".sha256")
-        note.write_text(file_digest(source) + "\n", encoding="ascii")
         os.replace(source, tarball)
+        # Written last: a tarball without it is not trusted.
+        note.write_text(file_digest(tarball) + "\n", encoding="ascii")
     return tarball
 
 

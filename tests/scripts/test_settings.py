@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Variables of make: good values are understood, bad ones are refused with a remedy."""
+
+import pytest
+
+import settings
+import steps
+
+
+@pytest.mark.parametrize(("text", "size"), [("512M", 512 << 20), ("1G", 1 << 30), ("4096", 4096)])
+def test_sizes(monkeypatch, text, size):
+    monkeypatch.setenv("PMEM_SIZE", text)
+    assert settings.size("PMEM_SIZE", "1M") == size
+
+
+@pytest.mark.parametrize("text", ["much", "-1G", "0", "1.5G", "1GB"])
+def test_bad_sizes(monkeypatch, text):
+    monkeypatch.setenv("MEM", text)
+    with pytest.raises(settings.BadSetting, match=r"MEM=.* like 1G"):
+        settings.size("MEM", "1G")
+
+
+def test_an_empty_variable_is_not_given(monkeypatch):
+    monkeypatch.setenv("DRIVER", "")
+    assert settings.choice("DRIVER", "rust", ("rust", "c")) == "rust"
+
+
+def test_bad_choice_names_the_good_ones(monkeypatch):
+    monkeypatch.setenv("DRIVER", "go")
+    with pytest.raises(settings.BadSetting, match="DRIVER=go.*rust, c"):
+        settings.choice("DRIVER", "rust", ("rust", "c"))
+
+
+def test_bad_number(monkeypatch):
+    monkeypatch.setenv("SMP", "two")
+    with pytest.raises(settings.BadSetting, match="SMP=two.*like 2"):
+        settings.number("SMP", 2)
+
+
+def test_other_tools_do_not_see_our_variables(monkeypatch):
+    monkeypatch.setenv("MAKEFLAGS", "-- O=x")
+    monkeypatch.setenv("O", "x")
+    monkeypatch.setenv("http_proxy", "y")
+    seen = steps.environment()
+    assert "MAKEFLAGS" not in seen and "O" not in seen and seen["http_proxy"] == "y"
+
+
+def test_a_failed_step_shows_the_end_of_its_log(tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(steps.Trouble) as failure:
+        steps.run(["sh", "-c", "seq 100; echo why >&2; exit 3"], log)
+    text = str(failure.value)
+    assert "why" in text and "    100\n" in text and "    5\n" not in text and str(log) in text
