@@ -11,6 +11,11 @@ __rust_helper void rust_helper_virtio_device_lock(struct virtio_device *vdev)
 	device_lock(&vdev->dev);
 }
 
+__rust_helper bool rust_helper_virtio_device_trylock(struct virtio_device *vdev)
+{
+	return device_trylock(&vdev->dev);
+}
+
 __rust_helper void rust_helper_virtio_device_unlock(struct virtio_device *vdev)
 {
 	device_unlock(&vdev->dev);

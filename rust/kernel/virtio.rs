@@ -20,6 +20,7 @@ mod buffer;
 mod config;
 mod driver;
 mod feature;
+mod lock;
 mod virtqueue;
 
 pub use self::{
@@ -45,6 +46,7 @@ pub use self::{
         Feature,
         Status, //
     },
+    lock::Locked,
     virtqueue::{
         Handler,
         Unused,
@@ -59,6 +61,7 @@ use crate::{
         Bound,
         Core, //
     },
+    error::to_result,
     prelude::*,
     sync::aref::AlwaysRefCounted,
     types::Opaque, //
@@ -203,6 +206,43 @@ impl Device<Core<'_>> {
         // SAFETY: By the type invariant the device is valid. The core context excludes other
         // callbacks of the bus, so the reset is not concurrent with probe or remove.
         unsafe { bindings::virtio_reset_device(self.as_raw()) }
+    }
+
+    /// Negotiates the same features again after a [reset](Self::reset); what is left to do then is
+    /// to find the queues and to say [`ready`](Self::ready).
+    ///
+    /// The core does this itself before [`Driver::restore`] and [`Driver::reset_done`]; it is for
+    /// a driver that recovers a device that [needs a reset](Status::NEEDS_RESET). May sleep.
+    ///
+    /// # Errors
+    ///
+    /// What the transport reports, or [`ENODEV`] if the device does not accept the features any
+    /// more; the device is then marked as failed.
+    pub fn renegotiate(&self) -> Result {
+        self.try_renegotiate()
+            .inspect_err(|_| self.add_status(Status::FAILED))
+    }
+
+    fn try_renegotiate(&self) -> Result {
+        self.add_status(Status::ACKNOWLEDGE);
+        self.add_status(Status::DRIVER);
+
+        let finalize = self.ops().finalize_features.ok_or(ENODEV)?;
+        // SAFETY: By the type invariant the device is valid.
+        to_result(unsafe { finalize(self.as_raw()) })?;
+
+        if self.has_feature(Feature::VERSION_1) {
+            self.add_status(Status::FEATURES_OK);
+            if !self.status().contains(Status::FEATURES_OK) {
+                return Err(ENODEV);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_status(&self, status: Status) {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::virtio_add_status(self.as_raw(), status.bits().into()) }
     }
 }
 

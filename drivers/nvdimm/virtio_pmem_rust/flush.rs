@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Flushing: the engine with its lock, its virtqueue and its callers.
+//! The flush path: the engine with its lock, its virtqueue and its callers.
 //!
 //! Two kinds of callers come from libnvdimm ([`RegionProvider`]): those that sleep until their
 //! stores are durable, and those that leave a bio to be completed then. Both join the engine's next
@@ -22,7 +22,9 @@ use crate::{
         Failure,
         NotSent,
         Pumped,
+        Recovery,
         Refused,
+        RESPONSE_LEN,
         SLOTS,
         UNANSWERED, //
     },
@@ -30,13 +32,7 @@ use crate::{
 use core::mem;
 use kernel::{
     block::bio::BioList,
-    device::{
-        self,
-        Core, //
-    },
-    impl_has_hr_timer,
-    new_condvar,
-    new_spinlock_irq,
+    device, new_condvar, new_spinlock_irq,
     nvdimm::{
         self,
         BioOffer,
@@ -47,29 +43,17 @@ use kernel::{
     sync::{
         aref::ARef,
         Arc,
-        ArcBorrow,
         CondVar,
         SpinLockIrq,
         WaitList, //
     },
     time::{
         delay::fsleep,
-        hrtimer::{
-            ArcHrTimerHandle,
-            HrTimer,
-            HrTimerCallback,
-            HrTimerCallbackContext,
-            HrTimerPointer,
-            HrTimerRestart,
-            RelativeMode, //
-        },
         msecs_to_jiffies,
-        Delta,
-        Monotonic, //
+        Delta, //
     },
     uapi,
     virtio::{
-        self,
         Command,
         Le32,
         Virtqueue, //
@@ -83,10 +67,7 @@ use kernel::{
 };
 
 /// A flush request, and the host's status.
-type Request = KBox<Command<Le32, Le32>>;
-
-/// One request and its response take two descriptors.
-const DESCRIPTORS: u32 = 2;
+pub(crate) type Request = KBox<Command<Le32, Le32>>;
 
 /// What the lock protects. The lock is innermost: it is taken in the queue's callback, where the
 /// transport may hold a lock of its own.
@@ -100,7 +81,11 @@ struct State {
     posted: usize,
     /// Bios whose flush has ended, with their status, for the work item to complete.
     finished: BioList,
-    /// The host's memory ran short: the work item is to send the flush.
+    /// The ring is out of step with the host: the device has to be recovered.
+    out_of_step: bool,
+    /// No caller comes any more, and none is waited for.
+    closed: bool,
+    /// Memory ran short: the work item is to send the flush.
     starved: bool,
     /// Counts answers, so that a host can be told from a hung one.
     answers: u64,
@@ -136,6 +121,8 @@ impl State {
             requests,
             posted: 0,
             finished: BioList::new(),
+            out_of_step: false,
+            closed: false,
             starved: false,
             answers: 0,
             checked: 0,
@@ -236,7 +223,10 @@ impl State {
                 self.failures += 1;
                 Some(Complaint::Failed(failure, self.failures))
             }
-            Answered::Recover => self.give_up_for("the host answered without having been asked"),
+            Answered::Recover => {
+                self.out_of_step = true;
+                None
+            }
             Answered::Stale | Answered::Ignored => None,
         }
     }
@@ -363,27 +353,17 @@ pub(crate) struct Flush {
     #[pin]
     shared: Embedded<Shared>,
     ordered: OrderedQueue,
-    #[pin]
-    watchdog: HrTimer<Self>,
-}
-
-/// As long as it lives, a host that makes no progress for the time of the module's parameter while
-/// somebody waits for it is given up.
-pub(crate) struct Watch {
-    _handle: ArcHrTimerHandle<Flush>,
 }
 
 /// The time that a host may take without progress, in milliseconds.
-fn timeout_ms() -> u32 {
+pub(crate) fn timeout_ms() -> u32 {
     crate::timeout_secs().saturating_mul(1000)
 }
 
 impl Flush {
-    /// The flush path of `vdev`, without a queue yet: callers wait. May sleep.
-    pub(crate) fn new(vdev: &virtio::Device<Core<'_>>) -> Result<Arc<Self>> {
+    /// The flush path of `dev`, without a queue yet: callers wait. May sleep.
+    pub(crate) fn new(dev: ARef<device::Device>) -> Result<Arc<Self>> {
         let state = State::new()?;
-        let dev: &device::Device<Core<'_>> = vdev.as_ref();
-        let dev: ARef<device::Device> = dev.into();
 
         Arc::pin_init(
             try_pin_init!(Self {
@@ -398,7 +378,6 @@ impl Flush {
                 ordered: OrderedQueue::builder()
                     .mem_reclaim()
                     .build(c"virtio-pmem-flush")?,
-                watchdog <- HrTimer::new(),
             }),
             GFP_KERNEL,
         )
@@ -418,70 +397,95 @@ impl Flush {
         result
     }
 
-    /// Finds the queue and starts: callers that have waited are sent. May sleep.
-    pub(crate) fn start(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
-        let [queue] = vdev
-            .find_vqs(self.clone(), [c"flush_queue"])
-            .inspect_err(|_| dev_err!(vdev, "cannot find the flush queue\n"))?;
-
-        if queue.size() < DESCRIPTORS {
-            dev_err!(vdev, "a queue of {} cannot hold a request\n", queue.size());
-            return Err(EINVAL);
-        }
-
-        // The callback must find the queue from the first answer on.
+    /// Gives the flush path its queue. The device is not ready yet. Any context.
+    pub(crate) fn attach(&self, queue: Virtqueue<Request>) {
         self.shared.state.lock().queue = Some(queue);
-        vdev.ready();
+    }
 
+    /// The device is ready: callers that have waited are sent. Any context.
+    pub(crate) fn start(&self) {
         self.update(|state| {
             state.engine.start();
             ((), state.pump())
         });
-        Ok(())
     }
 
     /// Sends nothing more and waits for the answer in flight. May sleep.
     ///
     /// # Errors
     ///
-    /// [`ETIMEDOUT`] if the host makes no progress; callers are then served as before.
+    /// [`ETIMEDOUT`] if the host makes no progress. [`start`](Self::start) serves callers again.
     pub(crate) fn quiesce(&self) -> Result {
         self.shared.state.lock().engine.quiesce();
-
-        self.shared
-            .wait_until(State::is_quiet)
-            .inspect_err(|_| {
-                self.update(|state| {
-                    state.engine.start();
-                    ((), state.pump())
-                })
-            })
+        self.shared.wait_until(State::is_quiet)
     }
 
     /// Resets the device and gives up its queue; whoever was in flight waits for the next
     /// [`start`](Self::start). May sleep.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn detach(&self) {
         let Some(queue) = self.shared.state.lock().queue.take() else {
             return;
         };
+        let unused = queue.close();
 
-        for request in queue.close() {
-            let mut state = self.shared.state.lock();
-            let posted = state.posted;
+        self.update(|state| {
+            let mut complaint = None;
 
-            state.requests[posted] = Some(request);
-        }
+            for request in unused {
+                let response = request.response().get();
 
-        let mut state = self.shared.state.lock();
-        let State {
-            engine, requests, ..
-        } = &mut *state;
+                state.requests[state.posted] = Some(request);
+                // An answer that nobody has read would take its error with it.
+                if response != UNANSWERED && state.engine.expects_answer() {
+                    let answered = state.engine.answered(Answer::judge(RESPONSE_LEN, response));
 
-        engine.reset(|slot| {
-            requests[slot]
-                .as_ref()
-                .is_some_and(|request| request.response().get() != UNANSWERED)
+                    complaint = state.answered(answered).or(complaint);
+                }
+            }
+
+            let State {
+                engine, requests, ..
+            } = state;
+
+            engine.reset(|slot| {
+                requests[slot]
+                    .as_ref()
+                    .is_some_and(|request| request.response().get() != UNANSWERED)
+            });
+            state.out_of_step = false;
+            ((), complaint)
         });
+    }
+
+    /// Whether there is a queue that does not work as it should. Any context.
+    pub(crate) fn is_out_of_step(&self) -> bool {
+        self.shared.state.lock().out_of_step
+    }
+
+    /// Whether there is a queue. Any context.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.shared.state.lock().queue.is_some()
+    }
+
+    /// Whether [`close`](Self::close) was called. Any context.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.state.lock().closed
+    }
+
+    /// Decides whether the device is worth a recovery; if not, it is given up. Any context.
+    pub(crate) fn recover(&self) -> bool {
+        self.update(|state| {
+            if state.engine.is_broken() {
+                return (false, None);
+            }
+            match state.engine.recover() {
+                Recovery::Reset => (true, None),
+                Recovery::GiveUp(callers) => {
+                    state.end(callers, Err(EIO));
+                    (false, Some(Complaint::Broken("a reset did not help")))
+                }
+            }
+        })
     }
 
     /// Fails everybody who waits, and all who come. Any context.
@@ -505,19 +509,8 @@ impl Flush {
         }
     }
 
-    /// Watches the host's progress until the returned value is dropped. May sleep.
-    pub(crate) fn watch(self: &Arc<Self>) -> Watch {
-        Watch {
-            _handle: self.clone().start_watchdog(),
-        }
-    }
-
-    fn start_watchdog(self: Arc<Self>) -> ArcHrTimerHandle<Self> {
-        HrTimerPointer::start(self, watch_interval())
-    }
-
     /// Gives up if somebody waits and there was no answer since the last call. Any context.
-    fn check_progress(&self) {
+    pub(crate) fn check_progress(&self) {
         self.update(|state| {
             let stuck = !state.is_idle() && state.answers == state.checked;
 
@@ -531,37 +524,9 @@ impl Flush {
         self.shared.changed.notify_all();
     }
 
-    /// Ends the flush path in good order: no caller is left afterwards, none is taken, and all that
-    /// was stored before is durable. Without the region, which must be gone. May sleep.
-    pub(crate) fn finish(self: &Arc<Self>) {
-        let _watch = self.watch();
-
-        // The core's own last flush comes before the block layer's last write-back.
-        if !self.shared.state.lock().engine.is_broken() && self.flush().is_err() {
-            dev_err!(self.shared.dev, "the last flush failed\n");
-        }
-
-        self.shared.state.lock().engine.close();
-        if self.shared.wait_until(State::is_idle).is_err() {
-            self.give_up("the host does not answer");
-        }
-        self.stop();
-
-        self.update(|state| {
-            state.give_up();
-            ((), None)
-        });
-        self.shared.flush();
-    }
-}
-
-fn watch_interval() -> Delta {
-    Delta::from_millis(timeout_ms().into())
-}
-
-impl virtio::Handler for Flush {
-    fn used(&self, _index: usize) {
-        self.update(|state| {
+    /// The queue's callback. Returns whether the device has to be recovered. Any context.
+    pub(crate) fn used(&self) -> bool {
+        let out_of_step = self.update(|state| {
             let mut complaint = None;
 
             if !state.engine.expects_answer() {
@@ -589,9 +554,39 @@ impl virtio::Handler for Flush {
                 complaint = state.answered(answered).or(complaint);
                 complaint = state.pump().or(complaint);
             }
-            ((), complaint)
+            (state.out_of_step, complaint)
         });
+
         self.shared.changed.notify_all();
+        out_of_step
+    }
+
+    /// Ends in good order: everybody is served, and all that was stored before is durable. Nobody
+    /// may come any more. A host that makes no progress is given up. May sleep.
+    pub(crate) fn close(&self) {
+        // The core's own last flush comes before the block layer's last write-back.
+        if !self.shared.state.lock().engine.is_broken() && self.flush().is_err() {
+            dev_err!(self.shared.dev, "the last flush failed\n");
+        }
+
+        {
+            let mut state = self.shared.state.lock();
+
+            state.engine.close();
+            state.closed = true;
+        }
+        if self.shared.wait_until(State::is_idle).is_err() {
+            self.give_up("the host does not answer");
+        }
+    }
+
+    /// Fails who is left, without a word, and waits for the work item. May sleep.
+    pub(crate) fn finish(&self) {
+        self.update(|state| {
+            state.give_up();
+            ((), None)
+        });
+        self.shared.flush();
     }
 }
 
@@ -623,43 +618,20 @@ impl RegionProvider for Flush {
     fn flush_bio<'a>(&self, offer: BioOffer<'a>) -> BioOutcome<'a> {
         nvdimm::pmem_wmb();
 
-        self.update(|state| {
+        let mut refused = None;
+        let outcome = self.update(|state| {
             if state.engine.is_broken() {
                 return (offer.reject(EIO), None);
             }
-
-            let mut refused = None;
             let outcome = offer.take(|bio| refused = state.engine.arrive(bio).err());
 
-            // After the region is gone nobody comes; but whoever did would have to be answered.
-            if let Some((_, bio)) = refused {
-                let mut bios = BioList::new();
-
-                bios.push(bio);
-                bios.set_error(EIO);
-                state.finished.append(&mut bios);
-            }
             (outcome, state.pump())
-        })
-    }
-}
+        });
 
-impl HrTimerCallback for Flush {
-    type Pointer<'a> = Arc<Self>;
-
-    fn run(
-        this: ArcBorrow<'_, Self>,
-        mut context: HrTimerCallbackContext<'_, Self>,
-    ) -> HrTimerRestart {
-        this.check_progress();
-        context.forward_now(watch_interval());
-        HrTimerRestart::Restart
-    }
-}
-
-impl_has_hr_timer! {
-    impl HasHrTimer<Self> for Flush {
-        mode: RelativeMode<Monotonic>,
-        field: self.watchdog
+        // Nobody comes any more when the engine is closed; but whoever did has to be answered.
+        if let Some((_, bio)) = refused {
+            bio.complete(Err(EIO));
+        }
+        outcome
     }
 }

@@ -14,8 +14,7 @@ use kernel::{
 };
 
 /// The range is told by shared memory region 0 instead of by the configuration space.
-pub(crate) const SHMEM_REGION: Feature =
-    Feature::new::<{ uapi::VIRTIO_PMEM_F_SHMEM_REGION }>();
+pub(crate) const SHMEM_REGION: Feature = Feature::new::<{ uapi::VIRTIO_PMEM_F_SHMEM_REGION }>();
 
 const START: Field<u64> = Field::at(core::mem::offset_of!(uapi::virtio_pmem_config, start));
 const SIZE: Field<u64> = Field::at(core::mem::offset_of!(uapi::virtio_pmem_config, size));

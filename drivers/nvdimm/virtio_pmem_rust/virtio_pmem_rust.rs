@@ -14,15 +14,16 @@ mod callers;
 #[allow(dead_code, unreachable_pub)]
 mod engine;
 mod flush;
+mod lifecycle;
 mod range;
 
-use flush::{
-    Flush,
-    Watch, //
-};
+use flush::Flush;
 use kernel::{
     bindings,
-    device::Core,
+    device::{
+        Bound,
+        Core, //
+    },
     new_mutex,
     nvdimm::{
         Bus,
@@ -41,15 +42,16 @@ use kernel::{
     },
     ModuleMetadata, //
 };
+use lifecycle::{
+    Lifecycle,
+    Watch, //
+};
 use range::{
     Range,
     SHMEM_REGION, //
 };
 
-kernel::virtio_device_table!(
-    ID_TABLE,
-    [virtio::DeviceId::new(bindings::VIRTIO_ID_PMEM)]
-);
+kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(bindings::VIRTIO_ID_PMEM)]);
 
 kernel::module_virtio_driver! {
     type: VirtioPmem,
@@ -60,7 +62,7 @@ kernel::module_virtio_driver! {
     params: {
         timeout: u32 {
             default: 30,
-            description: "Seconds without progress after which a host is given up on removal, and a suspend is aborted",
+            description: "Seconds that a host may take to answer while the device is removed or suspended",
         },
     },
 }
@@ -77,14 +79,14 @@ struct VirtioPmem;
 struct Device {
     /// Dropped before the flush path: without it there are no new callers.
     bus: Option<Bus<Flush>>,
-    flush: Running,
+    running: Running,
     /// Bounds the time that callers wait for a resume that does not come.
     #[pin]
     suspended: Mutex<Option<Watch>>,
 }
 
-/// A flush path that is ended when it is dropped.
-struct Running(Arc<Flush>);
+/// A device that is stopped in good order when this is dropped.
+struct Running(Arc<Lifecycle>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -121,10 +123,10 @@ impl virtio::Driver for VirtioPmem {
             let desc = RegionDesc::new(range.start, range.size)?
                 .flags(RegionFlag::Pagemap | RegionFlag::Async);
 
-            let flush = Flush::new(vdev)?;
+            let device = Lifecycle::new(vdev)?;
             // Callers can come as soon as there is a region, so everything they need comes before.
-            flush.start(vdev)?;
-            let flush = Running(flush);
+            device.start(vdev)?;
+            let running = Running(device);
 
             let mut bus = Bus::register(
                 vdev.as_ref(),
@@ -135,12 +137,12 @@ impl virtio::Driver for VirtioPmem {
             )
             .inspect_err(|_| dev_err!(vdev, "cannot register an nvdimm bus\n"))?;
 
-            bus.create_pmem_region(&desc, flush.0.clone())
+            bus.create_pmem_region(&desc, running.0.flush.clone())
                 .inspect_err(|_| dev_err!(vdev, "cannot create an nvdimm region\n"))?;
 
             Ok(try_pin_init!(Device {
                 bus: Some(bus),
-                flush,
+                running,
                 suspended <- new_mutex!(None),
             }))
         })
@@ -148,14 +150,14 @@ impl virtio::Driver for VirtioPmem {
 
     fn remove<'bound>(_vdev: &'bound virtio::Device<Core<'_>>, mut data: Pin<KBox<Device>>) {
         let device = data.as_mut().project();
-        let flush = &device.flush.0;
+        let running = &device.running.0;
 
         // Breaking a device calls nobody back.
-        flush.give_up_if_broken();
+        running.flush.give_up_if_broken();
 
         // The block layer's last write-back needs the flush path. While this task sleeps in it, a
         // host that does not answer must be given up from elsewhere.
-        let watch = flush.watch();
+        let watch = running.watch();
         drop(device.bus.take());
         drop(watch);
 
@@ -163,20 +165,28 @@ impl virtio::Driver for VirtioPmem {
         drop(data);
     }
 
+    fn config_changed<'bound>(
+        _vdev: &'bound virtio::Device<Bound>,
+        data: Pin<&Self::Data<'bound>>,
+    ) {
+        data.running.0.check();
+    }
+
     fn freeze<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        let flush = &data.flush.0;
+        let device = &data.running.0;
 
-        flush.quiesce().inspect_err(|_| {
+        device.flush.quiesce().inspect_err(|_| {
             dev_err!(
                 vdev,
-                "the host does not answer, so the device cannot be suspended\n"
-            )
+                "the host does not answer, so it cannot be suspended\n"
+            );
+            device.flush.start();
         })?;
-        flush.stop();
-        *data.suspended.lock() = Some(flush.watch());
+        device.flush.detach();
+        *data.suspended.lock() = Some(device.watch());
         Ok(())
     }
 
@@ -184,20 +194,45 @@ impl virtio::Driver for VirtioPmem {
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        let flush = &data.flush.0;
-
         *data.suspended.lock() = None;
-        flush
-            .start(vdev)
-            .inspect_err(|_| flush.give_up("the device was not restored"))
+        resume(&data.running.0, vdev)
     }
 
-    fn shutdown<'bound>(
-        _vdev: &'bound virtio::Device<Core<'_>>,
+    fn reset_prepare<'bound>(
+        vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
-    ) {
-        // Whoever still comes is to fail, not to sleep for ever.
-        let _ = data.flush.0.quiesce();
-        data.flush.0.give_up("the system shuts down");
+    ) -> Result {
+        let device = &data.running.0;
+
+        // This cannot be refused. A flush that is lost is sent again.
+        if device.flush.quiesce().is_err() {
+            dev_warn!(vdev, "the host does not answer, resetting nevertheless\n");
+        }
+        device.flush.detach();
+        *data.suspended.lock() = Some(device.watch());
+        Ok(())
     }
+
+    fn reset_done<'bound>(
+        vdev: &'bound virtio::Device<Core<'_>>,
+        data: Pin<&Self::Data<'bound>>,
+    ) -> Result {
+        *data.suspended.lock() = None;
+        resume(&data.running.0, vdev)
+    }
+
+    fn shutdown<'bound>(_vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+        let flush = &data.running.0.flush;
+
+        // Whoever still comes is to fail, not to sleep for ever.
+        let _ = flush.quiesce();
+        flush.finish();
+    }
+}
+
+/// Starts a device after it was suspended or reset; whoever waits fails if that is not possible.
+fn resume(device: &Arc<Lifecycle>, vdev: &virtio::Device<Core<'_>>) -> Result {
+    device
+        .start(vdev)
+        .inspect_err(|_| device.flush.give_up("the device could not be resumed"))
 }

@@ -201,19 +201,13 @@ pub trait Driver {
 
     /// The system is to be suspended or hibernated. The queues must be dropped, as the device loses
     /// its state. An error aborts the suspend.
-    fn freeze<'bound>(
-        vdev: &'bound Device<Core<'_>>,
-        data: Pin<&Self::Data<'bound>>,
-    ) -> Result {
+    fn freeze<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) -> Result {
         let _ = (vdev, data);
         Err(EOPNOTSUPP)
     }
 
     /// The system was resumed, the features are negotiated again: find the queues.
-    fn restore<'bound>(
-        vdev: &'bound Device<Core<'_>>,
-        data: Pin<&Self::Data<'bound>>,
-    ) -> Result {
+    fn restore<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) -> Result {
         let _ = (vdev, data);
         Err(EOPNOTSUPP)
     }

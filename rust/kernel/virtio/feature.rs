@@ -92,6 +92,11 @@ impl Status {
         Self(bits)
     }
 
+    /// The byte as the device has it.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
     /// Whether all bits of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -218,6 +218,31 @@ impl Device<Bound> {
         handler: Arc<H>,
         names: [&'static CStr; N],
     ) -> Result<[Virtqueue<B>; N]> {
+        self.find_with(handler, names)
+    }
+
+    /// As [`find_vqs`](Self::find_vqs), with the handler of the last time: for a driver that
+    /// recovers its device.
+    ///
+    /// # Errors
+    ///
+    /// Also [`EINVAL`] if there was no last time.
+    pub fn find_vqs_again<B: Buffer, const N: usize>(
+        &self,
+        names: [&'static CStr; N],
+    ) -> Result<[Virtqueue<B>; N]> {
+        // SAFETY: The device is valid, and `priv` is owned by this module. It is changed only here
+        // and in `release()`, which does not run while the device is bound.
+        let slot = unsafe { (*self.as_raw()).priv_.cast::<Slot>().as_ref() };
+
+        self.find_with(slot.ok_or(EINVAL)?.handler.clone(), names)
+    }
+
+    fn find_with<B: Buffer, const N: usize>(
+        &self,
+        handler: Arc<dyn Handler>,
+        names: [&'static CStr; N],
+    ) -> Result<[Virtqueue<B>; N]> {
         const { assert!(N > 0) };
 
         let raw = self.as_raw();
@@ -324,10 +349,7 @@ impl<B: Buffer> Virtqueue<B> {
         let result = if self.free() < needed {
             Err(ENOSPC)
         } else {
-            let entries = [
-                Opaque::<bindings::scatterlist>::uninit(),
-                Opaque::uninit(),
-            ];
+            let entries = [Opaque::<bindings::scatterlist>::uninit(), Opaque::uninit()];
             let mut sgs = [ptr::null_mut(); 2];
             let used = [readable, writable]
                 .into_iter()
