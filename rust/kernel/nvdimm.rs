@@ -467,9 +467,8 @@ impl<P: RegionProvider> Bus<P> {
         // alive, so such a bus is no use. The driver cannot be detached by other means.
         //
         // SAFETY: `bus.bus` is valid and its device is registered.
-        let bound = unsafe {
-            bindings::device_attach(bindings::to_nvdimm_bus_dev(bus.bus.as_ptr()))
-        };
+        let bound =
+            unsafe { bindings::device_attach(bindings::to_nvdimm_bus_dev(bus.bus.as_ptr())) };
         if bound != 1 {
             return Err(ENXIO);
         }
@@ -529,9 +528,7 @@ impl<P: RegionProvider> Bus<P> {
         // - `region` and `resource` are copied.
         // - `flush_callback` may be called until the bus was unregistered, as `provider` is valid
         //   until then.
-        let region = unsafe {
-            bindings::nvdimm_pmem_region_create(self.bus.as_ptr(), &mut region)
-        };
+        let region = unsafe { bindings::nvdimm_pmem_region_create(self.bus.as_ptr(), &mut region) };
 
         match NonNull::new(region) {
             // The region belongs to libnvdimm, which frees it if the registration in the
@@ -590,5 +587,284 @@ unsafe extern "C" fn flush_callback<P: RegionProvider>(
         // SAFETY: By the safety requirements of this function. The lifetime of the offer is chosen
         // by `flush_bio`, which is made for all of them, so it differs from every other.
         Some(bio) => provider.flush_bio(unsafe { BioOffer::new(bio) }).code,
+    }
+}
+
+#[kunit_tests(rust_nvdimm)]
+mod tests {
+    use super::*;
+    use crate::{
+        block::bio::{
+            testing::*,
+            BioList, //
+        },
+        faux,
+        new_spinlock,
+        sync::{
+            atomic::{
+                Atomic,
+                Relaxed, //
+            },
+            SpinLock, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        }, //
+    };
+
+    // SAFETY: The kernel crate is part of the kernel image, whose `THIS_MODULE` is null.
+    static KERNEL: ThisModule = unsafe { ThisModule::from_ptr(core::ptr::null_mut()) };
+
+    /// What the provider does with the next request.
+    #[derive(Clone, Copy)]
+    enum Answer {
+        Done,
+        Fail(Error),
+        Take,
+        TakeAndComplete(Result),
+    }
+
+    #[pin_data(PinnedDrop)]
+    struct Provider {
+        flushes: Atomic<u32>,
+        #[pin]
+        answer: SpinLock<Answer>,
+        #[pin]
+        taken: SpinLock<BioList>,
+        /// Counts providers that are gone.
+        gone: Arc<Atomic<u32>>,
+    }
+
+    #[pinned_drop]
+    impl PinnedDrop for Provider {
+        fn drop(self: Pin<&mut Self>) {
+            self.gone.fetch_add(1, Relaxed);
+        }
+    }
+
+    impl RegionProvider for Provider {
+        fn flush(&self) -> Result {
+            self.flushes.fetch_add(1, Relaxed);
+            match *self.answer.lock() {
+                Answer::Fail(error) => Err(error),
+                _ => Ok(()),
+            }
+        }
+
+        fn flush_bio<'a>(&self, bio: BioOffer<'a>) -> BioOutcome<'a> {
+            let answer = *self.answer.lock();
+
+            match answer {
+                Answer::Done => bio.done(),
+                Answer::Fail(error) => bio.reject(error),
+                Answer::Take => bio.take(|bio| self.taken.lock().push(bio)),
+                Answer::TakeAndComplete(result) => bio.take(|bio| bio.complete(result)),
+            }
+        }
+    }
+
+    /// A provider that leaves bios to the default.
+    struct Sleepy(Result);
+
+    impl RegionProvider for Sleepy {
+        fn flush(&self) -> Result {
+            self.0
+        }
+    }
+
+    fn provider(gone: &Arc<Atomic<u32>>) -> Result<Arc<Provider>> {
+        let gone = gone.clone();
+
+        Arc::pin_init(
+            pin_init!(Provider {
+                flushes: Atomic::new(0),
+                answer <- new_spinlock!(Answer::Done),
+                taken <- new_spinlock!(BioList::new()),
+                gone,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn register<P: RegionProvider>(parent: &faux::Registration) -> Result<Bus<P>> {
+        let parent: &faux::Device<device::Bound> = parent.as_ref();
+
+        Bus::register(
+            parent.as_ref(),
+            BusDesc {
+                provider_name: c"kunit",
+                module: &KERNEL,
+            },
+        )
+    }
+
+    /// A region that no test maps.
+    fn region() -> Result<RegionDesc> {
+        Ok(RegionDesc::new(0x10_0000_0000, 0x100_0000)?.flags(RegionFlag::Async))
+    }
+
+    /// Asks the core to flush, and returns its answer.
+    fn flush(region: NonNull<bindings::nd_region>, bio: *mut bindings::bio) -> c_int {
+        // SAFETY: The tests' buses are registered, and their regions exist as long.
+        unsafe { bindings::nvdimm_flush(region.as_ptr(), bio) }
+    }
+
+    /// Waits until the core has enabled a region, which it does in the background.
+    fn enabled(region: NonNull<bindings::nd_region>) -> bool {
+        for _ in 0..5000 {
+            // SAFETY: The region exists as long as its bus. The racy read is only for the test.
+            let driver = unsafe {
+                let dev = bindings::nd_region_dev(region.as_ptr());
+
+                (&raw const (*dev).driver).read_volatile()
+            };
+            if !driver.is_null() {
+                return true;
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        false
+    }
+
+    #[test]
+    fn register_and_unregister() -> Result {
+        let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
+
+        // The second bus finds nothing of the first.
+        for _ in 0..2 {
+            register::<Provider>(&parent)?.unregister();
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        for (start, size, valid) in [
+            (0x1000, 0, false),
+            (0x1000, 1, true),
+            (u64::MAX, 1, true),
+            (u64::MAX, 2, false),
+            (u64::MAX - 0xfff, 0x1000, true),
+            (0x1000, u64::MAX, false),
+            (0, u64::MAX, true),
+        ] {
+            assert_eq!(RegionDesc::new(start, size).is_ok(), valid);
+        }
+    }
+
+    #[test]
+    fn flags_are_the_bits_of_the_core() {
+        let flags = RegionFlag::Pagemap | RegionFlag::Async;
+
+        assert_eq!(usize::from(flags), 0b1001);
+        assert_eq!(usize::from(RegionFlags::default()), 0);
+    }
+
+    #[test]
+    fn sync_callers_reach_the_provider() -> Result {
+        let gone = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
+        let provider = provider(&gone)?;
+        let mut bus = register(&parent)?;
+        let region = bus.create_region(&region()?, provider.clone())?;
+        let enabled = enabled(region);
+
+        // The core keeps ENOMEM and makes EIO of the rest.
+        let done = flush(region, core::ptr::null_mut());
+        *provider.answer.lock() = Answer::Fail(ENOMEM);
+        let no_memory = flush(region, core::ptr::null_mut());
+        *provider.answer.lock() = Answer::Fail(EINVAL);
+        let failed = flush(region, core::ptr::null_mut());
+        bus.unregister();
+
+        assert!(enabled);
+        assert_eq!(done, 0);
+        assert_eq!(no_memory, ENOMEM.to_errno());
+        assert_eq!(failed, EIO.to_errno());
+        assert_eq!(provider.flushes.load(Relaxed), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn bios_have_one_owner() -> Result {
+        let gone = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
+        let provider = provider(&gone)?;
+        let mut bus = register(&parent)?;
+        let region = bus.create_region(&region()?, provider.clone())?;
+        let clock = Clock::new(0);
+        let taken = bindings::NVDIMM_FLUSH_ASYNC as c_int;
+        let eio = EIO.to_errno();
+
+        // What the provider does, what the core returns, and how often and with what status the
+        // bio has been completed when it does.
+        let cases = [
+            (Answer::Done, 0, 0, BLK_STS_OK),
+            (Answer::Fail(EINVAL), eio, 0, BLK_STS_OK),
+            (Answer::Take, taken, 0, BLK_STS_OK),
+            (Answer::TakeAndComplete(Ok(())), taken, 1, BLK_STS_OK),
+            (Answer::TakeAndComplete(Err(EIO)), taken, 1, BLK_STS_IOERR),
+        ];
+        let mut good = true;
+        let mut submitters = KVec::with_capacity(cases.len(), GFP_KERNEL)?;
+
+        for (answer, code, ended, status) in cases {
+            let submitter = Submitter::new(&clock, WRITE | FUA)?;
+
+            *provider.answer.lock() = answer;
+            good &= flush(region, submitter.as_raw().as_ptr()) == code;
+            good &= submitter.ended.get() == ended;
+            good &= submitter.status.get() == status;
+            submitters.push(submitter, GFP_KERNEL)?;
+        }
+
+        // A bio that was taken outlives the bus.
+        bus.unregister();
+        let mut left = core::mem::take(&mut *provider.taken.lock());
+        let count = left.len();
+
+        left.complete_all(Ok(()));
+
+        assert!(good);
+        assert_eq!(count, 1);
+        assert_eq!(submitters[2].ended.get(), 1);
+        assert_eq!(clock.get(), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn default_waits() -> Result {
+        let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
+        let mut bus = register(&parent)?;
+        let clock = Clock::new(0);
+        let bio = Submitter::new(&clock, WRITE | FUA)?;
+        let good = bus.create_region(&region()?, Arc::new(Sleepy(Ok(())), GFP_KERNEL)?)?;
+        let good = flush(good, bio.as_raw().as_ptr());
+        let bad = bus.create_region(&region()?, Arc::new(Sleepy(Err(ENOMEM)), GFP_KERNEL)?)?;
+        let bad = flush(bad, bio.as_raw().as_ptr());
+
+        bus.unregister();
+
+        assert_eq!((good, bad), (0, ENOMEM.to_errno()));
+        assert_eq!(bio.ended.get(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn bus_keeps_its_providers() -> Result {
+        let gone = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
+        let mut bus = register(&parent)?;
+
+        bus.create_pmem_region(&region()?, provider(&gone)?)?;
+        bus.create_pmem_region(&region()?, provider(&gone)?)?;
+        let before = gone.load(Relaxed);
+
+        bus.unregister();
+
+        assert_eq!(before, 0);
+        assert_eq!(gone.load(Relaxed), 2);
+        Ok(())
     }
 }

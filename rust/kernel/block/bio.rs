@@ -16,15 +16,15 @@
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
 
-use crate::{
-    prelude::*, //
-};
+use crate::prelude::*;
 use core::{
     mem::ManuallyDrop,
     ptr::NonNull, //
 };
 
 mod list;
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) mod testing;
 
 pub use list::BioList;
 
@@ -180,5 +180,130 @@ impl Drop for Bio {
     fn drop(&mut self) {
         crate::pr_warn_once!("a bio was dropped unfinished, completing it with an I/O error\n");
         self.end(Err(EIO));
+    }
+}
+
+#[kunit_tests(rust_bio)]
+mod tests {
+    use super::{
+        testing::*,
+        *, //
+    };
+
+    #[test]
+    fn completed_once() -> Result {
+        let clock = Clock::new(0);
+        let submitter = Submitter::new(&clock, WRITE)?;
+
+        submitter.submit().complete(Ok(()));
+
+        assert_eq!(submitter.ended.get(), 1);
+        assert_eq!(submitter.status.get(), BLK_STS_OK);
+        Ok(())
+    }
+
+    #[test]
+    fn errors_become_block_statuses() -> Result {
+        let clock = Clock::new(0);
+
+        for (error, status) in [
+            (EIO, BLK_STS_IOERR),
+            (ENOMEM, BLK_STS_RESOURCE),
+            // What the block layer has no status for is an I/O error.
+            (EFAULT, BLK_STS_IOERR),
+        ] {
+            let submitter = Submitter::new(&clock, WRITE)?;
+
+            submitter.submit().complete(Err(error));
+
+            assert_eq!(submitter.ended.get(), 1);
+            assert_eq!(submitter.status.get(), status);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn success_keeps_an_earlier_error() -> Result {
+        let clock = Clock::new(0);
+        let submitter = Submitter::new(&clock, WRITE)?;
+        let bio = submitter.submit();
+
+        // SAFETY: The bio is valid, and we own it.
+        unsafe { (*submitter.as_raw().as_ptr()).bi_status = BLK_STS_RESOURCE };
+        bio.complete(Ok(()));
+
+        assert_eq!(submitter.status.get(), BLK_STS_RESOURCE);
+        Ok(())
+    }
+
+    #[test]
+    fn dropping_fails_once() -> Result {
+        let clock = Clock::new(0);
+        let submitter = Submitter::new(&clock, WRITE)?;
+
+        drop(submitter.submit());
+
+        assert_eq!(submitter.ended.get(), 1);
+        assert_eq!(submitter.status.get(), BLK_STS_IOERR);
+        Ok(())
+    }
+
+    #[test]
+    fn given_away_is_not_completed() -> Result {
+        let clock = Clock::new(0);
+        let submitter = Submitter::new(&clock, WRITE)?;
+
+        let bio = submitter.submit().into_raw();
+        assert_eq!(submitter.ended.get(), 0);
+
+        // SAFETY: We just got the bio.
+        unsafe { Bio::from_raw(bio) }.complete(Ok(()));
+        assert_eq!(submitter.ended.get(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn links_do_not_leak() -> Result {
+        let clock = Clock::new(0);
+        let submitter = Submitter::new(&clock, WRITE)?;
+        let bio = submitter.submit();
+
+        // SAFETY: The bio is valid, and we own it.
+        unsafe { (*submitter.as_raw().as_ptr()).bi_next = submitter.as_raw().as_ptr() };
+        bio.complete(Ok(()));
+
+        assert!(!submitter.linked.get());
+        Ok(())
+    }
+
+    #[test]
+    fn accessors() -> Result {
+        let clock = Clock::new(0);
+        let submitter = Submitter::new(&clock, WRITE | FUA)?;
+
+        // SAFETY: The bio is valid, and not submitted yet.
+        unsafe {
+            let bio = submitter.as_raw().as_ptr();
+
+            (*bio).bi_iter.bi_sector = 42;
+            (*bio).bi_iter.bi_size = 4096;
+        }
+        let bio = submitter.submit();
+
+        assert_eq!(bio.sector(), 42);
+        assert_eq!(bio.size(), 4096);
+        assert!(bio.has_data());
+        assert!(bio.is_fua());
+        assert!(!bio.is_preflush());
+        bio.complete(Ok(()));
+
+        let submitter = Submitter::new(&clock, WRITE | PREFLUSH)?;
+        let bio = submitter.submit();
+
+        assert!(!bio.has_data());
+        assert!(!bio.is_fua());
+        assert!(bio.is_preflush());
+        bio.complete(Ok(()));
+        Ok(())
     }
 }

@@ -70,7 +70,8 @@ pub struct Joined<'w>(Brand<'w>);
 ///
 /// # Invariants
 ///
-/// - The nodes from `head` to `tail` are linked through `next`; `tail` has no next.
+/// - The nodes from `head` to `tail` are linked through `next`; `tail` has no next. There are `len`
+///   of them.
 /// - Each node is valid, as its caller does not return before the node was completed, and no node
 ///   on the list was completed. Only the owner of the list may use the `next` and the `result` of
 ///   its nodes.
@@ -121,6 +122,7 @@ pub struct Joined<'w>(Brand<'w>);
 /// ```
 pub struct WaitList {
     ends: Option<Ends>,
+    len: usize,
 }
 
 // SAFETY: A node may be completed by any task, and a result can be sent to another task.
@@ -134,13 +136,19 @@ impl WaitList {
     #[inline]
     pub const fn new() -> Self {
         // INVARIANT: There are no nodes.
-        Self { ends: None }
+        Self { ends: None, len: 0 }
     }
 
     /// Returns whether nobody is on the list.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ends.is_none()
+    }
+
+    /// Returns how many callers are on the list.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// Joins a list and sleeps until it was completed.
@@ -228,6 +236,7 @@ impl WaitList {
             head: node,
             tail: node,
         });
+        self.len += 1;
 
         Joined(PhantomData)
     }
@@ -241,6 +250,7 @@ impl WaitList {
         if let Some(ends) = other.ends.take() {
             self.link(ends);
         }
+        self.len += core::mem::take(&mut other.len);
     }
 
     /// Wakes up all callers with the same result, in the order in which they joined.
@@ -248,12 +258,13 @@ impl WaitList {
     /// Can be called in any context, also under a lock; but those who wake up may want the lock.
     pub fn complete_all(&mut self, result: Result) {
         let mut next = self.ends.take().map(|ends| ends.head);
+        self.len = 0;
 
         while let Some(node) = next {
             let node = node.as_ptr();
 
             // SAFETY: By the type invariant, the node was on the list, so it is valid and its
-            // `next` and `result` are ours. (The list does not own it any more.)
+            // `next` and `result` are ours.
             let done = unsafe {
                 next = (*node).next.get();
                 *(*node).result.get() = result;
@@ -296,5 +307,193 @@ impl Drop for WaitList {
             crate::pr_warn_once!("a list of sleeping callers was dropped, failing them\n");
             self.complete_all(Err(EIO));
         }
+    }
+}
+
+#[kunit_tests(rust_wait_list)]
+mod tests {
+    use super::*;
+    use crate::{
+        new_spinlock,
+        sync::{
+            Arc,
+            SpinLock, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        },
+        workqueue, //
+    };
+
+    /// Two lists and what became of the callers that are on them.
+    struct Lists {
+        first: WaitList,
+        second: WaitList,
+        results: KVec<Result>,
+    }
+
+    #[pin_data]
+    struct Test {
+        #[pin]
+        lists: SpinLock<Lists>,
+    }
+
+    impl Test {
+        fn new() -> Result<Arc<Self>> {
+            let results = KVec::with_capacity(8, GFP_KERNEL)?;
+
+            Arc::pin_init(
+                pin_init!(Self {
+                    lists <- new_spinlock!(Lists {
+                        first: WaitList::new(),
+                        second: WaitList::new(),
+                        results,
+                    }),
+                }),
+                GFP_KERNEL,
+            )
+        }
+
+        /// Has another task join one of the lists, and note what it got.
+        fn spawn(self: &Arc<Self>, list: fn(&mut Lists) -> &mut WaitList) -> Result {
+            let this = self.clone();
+
+            workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
+                let result = WaitList::wait(|waiter| Ok(list(&mut this.lists.lock()).push(waiter)));
+
+                // There is room for it, so nothing is allocated under the lock.
+                let _ = this.lists.lock().results.push_within_capacity(result);
+            })?;
+            Ok(())
+        }
+
+        /// Waits for up to a few seconds.
+        fn until(&self, reached: impl Fn(&Lists) -> bool) -> bool {
+            for _ in 0..5000 {
+                if reached(&self.lists.lock()) {
+                    return true;
+                }
+                fsleep(Delta::from_millis(1));
+            }
+            false
+        }
+
+        /// Completes the first list in another task, which cannot do so before `lists` is
+        /// unlocked.
+        fn complete_later(self: &Arc<Self>, result: Result) -> Result {
+            let this = self.clone();
+
+            workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
+                this.until(|lists| !lists.first.is_empty());
+                core::mem::take(&mut this.lists.lock().first).complete_all(result);
+            })?;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn gets_the_result() -> Result {
+        let test = Test::new()?;
+
+        for result in [Ok(()), Err(ENOMEM), Err(EIO), Ok(())] {
+            test.complete_later(result)?;
+
+            let got = WaitList::wait(|waiter| Ok(test.lists.lock().first.push(waiter)));
+
+            assert_eq!(got, result);
+            assert!(test.lists.lock().first.is_empty());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn completed_before_asleep() {
+        let mut list = WaitList::new();
+
+        let got = WaitList::wait(|waiter| {
+            let joined = list.push(waiter);
+
+            assert_eq!(list.len(), 1);
+            list.complete_all(Ok(()));
+            assert_eq!(list.len(), 0);
+            Ok(joined)
+        });
+
+        assert_eq!(got, Ok(()));
+    }
+
+    #[test]
+    fn not_joined() {
+        assert_eq!(WaitList::wait(|_| Err(EAGAIN)), Err(EAGAIN));
+    }
+
+    #[test]
+    fn joined_but_denied() -> Result {
+        let test = Test::new()?;
+
+        test.complete_later(Ok(()))?;
+
+        let got = WaitList::wait(|waiter| {
+            let _ = test.lists.lock().first.push(waiter);
+            Err(EAGAIN)
+        });
+
+        assert_eq!(got, Err(EAGAIN));
+        // Had the caller not slept until it was completed, it would still be on the list.
+        assert!(test.lists.lock().first.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn all_are_woken() -> Result {
+        let test = Test::new()?;
+
+        for _ in 0..2 {
+            test.spawn(|lists| &mut lists.first)?;
+            test.spawn(|lists| &mut lists.second)?;
+        }
+        assert!(test.until(|lists| lists.first.len() == 2 && lists.second.len() == 2));
+
+        let mut all = {
+            let mut lists = test.lists.lock();
+            let mut all = core::mem::take(&mut lists.first);
+
+            all.append(&mut lists.second);
+            assert!(lists.first.is_empty() && lists.second.is_empty());
+            all
+        };
+        assert_eq!(all.len(), 4);
+        assert!(test.lists.lock().results.is_empty());
+
+        all.complete_all(Err(ENOMEM));
+        assert!(all.is_empty());
+        assert!(test.until(|lists| lists.results.len() == 4));
+        assert!(test
+            .lists
+            .lock()
+            .results
+            .iter()
+            .all(|result| *result == Err(ENOMEM)));
+        Ok(())
+    }
+
+    #[test]
+    fn dropping_wakes_with_an_error() -> Result {
+        let test = Test::new()?;
+
+        test.spawn(|lists| &mut lists.first)?;
+        test.spawn(|lists| &mut lists.first)?;
+        assert!(test.until(|lists| lists.first.len() == 2));
+
+        drop(core::mem::take(&mut test.lists.lock().first));
+        assert!(test.until(|lists| lists.results.len() == 2));
+        assert!(test
+            .lists
+            .lock()
+            .results
+            .iter()
+            .all(|result| *result == Err(EIO)));
+        Ok(())
     }
 }

@@ -265,3 +265,246 @@ fn assert_not_own(work: &Opaque<bindings::work_struct>) {
     // SAFETY: This function can always be called.
     debug_assert!(unsafe { bindings::current_work() } != work.get());
 }
+
+#[kunit_tests(rust_embedded_work)]
+mod tests {
+    use super::{
+        super::OrderedQueue,
+        *, //
+    };
+    use crate::{
+        sync::{
+            atomic::{
+                Atomic,
+                Relaxed, //
+            },
+            Arc,
+            Completion, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        },
+        workqueue::{
+            Work,
+            WorkItem, //
+        }, //
+    };
+
+    /// What outlives the work item.
+    #[pin_data]
+    struct Notes {
+        started: Atomic<u32>,
+        finished: Atomic<u32>,
+        /// How often the state had been dropped when its work was still going on.
+        dangling: Atomic<u32>,
+        dropped: Atomic<u32>,
+        #[pin]
+        first: Completion,
+    }
+
+    impl Notes {
+        fn new() -> Result<Arc<Self>> {
+            Arc::pin_init(
+                pin_init!(Self {
+                    started: Atomic::new(0),
+                    finished: Atomic::new(0),
+                    dangling: Atomic::new(0),
+                    dropped: Atomic::new(0),
+                    first <- Completion::new(),
+                }),
+                GFP_KERNEL,
+            )
+        }
+    }
+
+    struct State {
+        notes: Arc<Notes>,
+        /// A queue to queue itself on again, for ever.
+        again: Option<Arc<OrderedQueue>>,
+    }
+
+    impl EmbeddedWork for State {
+        fn run(this: Pin<&Embedded<Self>>) {
+            let notes = &this.notes;
+
+            notes.started.fetch_add(1, Relaxed);
+            notes.first.complete();
+            fsleep(Delta::from_millis(2));
+            notes
+                .dangling
+                .fetch_add(notes.dropped.load(Relaxed), Relaxed);
+            notes.finished.fetch_add(1, Relaxed);
+            if let Some(queue) = &this.again {
+                this.enqueue(&**queue);
+            }
+        }
+    }
+
+    impl Drop for State {
+        fn drop(&mut self) {
+            self.notes.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn embedded(
+        notes: &Arc<Notes>,
+        again: Option<Arc<OrderedQueue>>,
+    ) -> Result<Pin<KBox<Embedded<State>>>> {
+        let state = State {
+            notes: notes.clone(),
+            again,
+        };
+
+        KBox::pin_init(new_embedded_work!(state, "kunit_embedded"), GFP_KERNEL)
+    }
+
+    /// Keeps an ordered queue busy until it is told to let go.
+    #[pin_data]
+    struct Blocker {
+        #[pin]
+        let_go: Completion,
+        #[pin]
+        work: Work<Blocker>,
+    }
+
+    impl_has_work! {
+        impl HasWork<Self> for Blocker { self.work }
+    }
+
+    impl WorkItem for Blocker {
+        type Pointer = Arc<Blocker>;
+
+        fn run(this: Arc<Blocker>) {
+            this.let_go.wait_for_completion();
+        }
+    }
+
+    impl Blocker {
+        fn block(queue: &OrderedQueue) -> Result<Arc<Self>> {
+            let this = Arc::pin_init(
+                pin_init!(Self {
+                    let_go <- Completion::new(),
+                    work <- new_work!("Blocker::work"),
+                }),
+                GFP_KERNEL,
+            )?;
+
+            queue.enqueue(this.clone()).map_err(|_| EBUSY)?;
+            Ok(this)
+        }
+    }
+
+    #[test]
+    fn queueing_twice_runs_once() -> Result {
+        let notes = Notes::new()?;
+        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let work = embedded(&notes, None)?;
+        let blocker = Blocker::block(&queue)?;
+
+        let first = work.enqueue(&queue);
+        let second = work.enqueue(&queue);
+        let third = work.enqueue(&queue);
+        blocker.let_go.complete_all();
+        work.flush();
+
+        assert!(first && !second && !third);
+        assert_eq!(notes.finished.load(Relaxed), 1);
+
+        // It can be queued again, and another queue will do.
+        assert!(work.enqueue(crate::workqueue::system_unbound()));
+        work.flush();
+        assert_eq!(notes.finished.load(Relaxed), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn queueing_while_running_runs_again() -> Result {
+        let notes = Notes::new()?;
+        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let work = embedded(&notes, None)?;
+
+        work.enqueue(&queue);
+        notes.first.wait_for_completion();
+        work.enqueue(&queue);
+        work.flush();
+
+        assert_eq!(notes.finished.load(Relaxed), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn dropping_cancels() -> Result {
+        let notes = Notes::new()?;
+        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let work = embedded(&notes, None)?;
+        let blocker = Blocker::block(&queue)?;
+
+        work.enqueue(&queue);
+        drop(work);
+        blocker.let_go.complete_all();
+        drop(queue);
+
+        assert_eq!(notes.started.load(Relaxed), 0);
+        assert_eq!(notes.dropped.load(Relaxed), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn dropping_waits_for_a_run() -> Result {
+        let notes = Notes::new()?;
+        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let work = embedded(&notes, None)?;
+
+        work.enqueue(&queue);
+        notes.first.wait_for_completion();
+        drop(work);
+
+        assert_eq!(notes.finished.load(Relaxed), 1);
+        assert_eq!(notes.dangling.load(Relaxed), 0);
+        assert_eq!(notes.dropped.load(Relaxed), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn dropping_stops_what_queues_itself() -> Result {
+        let notes = Notes::new()?;
+        let queue = Arc::new(
+            OrderedQueue::builder().build(c"kunit-embedded")?,
+            GFP_KERNEL,
+        )?;
+        let work = embedded(&notes, Some(queue.clone()))?;
+
+        work.enqueue(&*queue);
+        for _ in 0..3 {
+            notes.first.wait_for_completion();
+        }
+        drop(work);
+        let finished = notes.finished.load(Relaxed);
+
+        drop(queue);
+        assert!(finished >= 3);
+        assert_eq!(notes.started.load(Relaxed), finished);
+        assert_eq!(notes.finished.load(Relaxed), finished);
+        assert_eq!(notes.dangling.load(Relaxed), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn cancelling_tells_whether_it_was_queued() -> Result {
+        let notes = Notes::new()?;
+        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let work = embedded(&notes, None)?;
+        let blocker = Blocker::block(&queue)?;
+
+        work.enqueue(&queue);
+        let queued = work.cancel_sync();
+        let still_queued = work.cancel_sync();
+        blocker.let_go.complete_all();
+        drop(queue);
+
+        assert!(queued && !still_queued);
+        assert_eq!(notes.started.load(Relaxed), 0);
+        Ok(())
+    }
+}

@@ -233,10 +233,132 @@ impl OrderedQueueBuilder {
     pub fn build(self, name: &CStr) -> Result<OrderedQueue, AllocError> {
         // SAFETY: `name` is a valid C string. `self.flags` only holds flags that go with an
         // ordered queue.
-        let queue =
-            unsafe { bindings::alloc_ordered_workqueue(name.as_char_ptr(), self.flags) };
+        let queue = unsafe { bindings::alloc_ordered_workqueue(name.as_char_ptr(), self.flags) };
 
         // INVARIANT: The queue was just allocated, and nobody else knows it.
         Ok(OrderedQueue(NonNull::new(queue).ok_or(AllocError)?))
+    }
+}
+
+#[kunit_tests(rust_ordered_queue)]
+mod tests {
+    use super::*;
+    use crate::{
+        new_spinlock,
+        sync::{
+            Arc,
+            SpinLock, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        },
+        workqueue::{
+            Work,
+            WorkItem, //
+        }, //
+    };
+
+    /// What the jobs of a test note.
+    struct Notes {
+        running: u32,
+        overlaps: u32,
+        order: KVec<u32>,
+    }
+
+    #[pin_data]
+    struct Job {
+        number: u32,
+        notes: Arc<SpinLock<Notes>>,
+        #[pin]
+        work: Work<Job>,
+    }
+
+    impl_has_work! {
+        impl HasWork<Self> for Job { self.work }
+    }
+
+    impl WorkItem for Job {
+        type Pointer = Arc<Job>;
+
+        fn run(this: Arc<Job>) {
+            {
+                let mut notes = this.notes.lock();
+
+                notes.overlaps += notes.running;
+                notes.running += 1;
+                // There is room for it, so nothing is allocated under the lock.
+                let _ = notes.order.push_within_capacity(this.number);
+            }
+            // The other jobs could run now.
+            fsleep(Delta::from_millis(2));
+            this.notes.lock().running -= 1;
+        }
+    }
+
+    const JOBS: u32 = 8;
+
+    fn notes() -> Result<Arc<SpinLock<Notes>>> {
+        let order = KVec::with_capacity(JOBS as usize, GFP_KERNEL)?;
+
+        Arc::pin_init(
+            new_spinlock!(Notes {
+                running: 0,
+                overlaps: 0,
+                order,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn queue_jobs(queue: &OrderedQueue, notes: &Arc<SpinLock<Notes>>) -> Result {
+        for number in 0..JOBS {
+            let notes = notes.clone();
+            let job = Arc::pin_init(
+                pin_init!(Job {
+                    number,
+                    notes,
+                    work <- new_work!("Job::work"),
+                }),
+                GFP_KERNEL,
+            )?;
+
+            queue.enqueue(job).map_err(|_| EBUSY)?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether all jobs have run to their ends, one after the other.
+    fn all_in_order(notes: &SpinLock<Notes>) -> bool {
+        let notes = notes.lock();
+
+        notes.overlaps == 0 && notes.running == 0 && notes.order.iter().copied().eq(0..JOBS)
+    }
+
+    #[test]
+    fn one_at_a_time_in_order() -> Result {
+        let notes = notes()?;
+        let queue = OrderedQueue::builder().build(c"kunit-ordered")?;
+
+        queue_jobs(&queue, &notes)?;
+        queue.flush();
+
+        assert!(all_in_order(&notes));
+        Ok(())
+    }
+
+    #[test]
+    fn dropping_drains() -> Result {
+        let notes = notes()?;
+        let queue = OrderedQueue::builder()
+            .mem_reclaim()
+            .freezable()
+            .build(c"kunit-ordered-with-a-name-that-is-longer-than-allowed")?;
+
+        queue_jobs(&queue, &notes)?;
+        drop(queue);
+
+        assert!(all_in_order(&notes));
+        Ok(())
     }
 }

@@ -191,3 +191,120 @@ impl Drop for BioList {
         }
     }
 }
+
+#[kunit_tests(rust_bio_list)]
+mod tests {
+    use super::{
+        super::testing::*,
+        *, //
+    };
+
+    /// Prepares `N` bios.
+    fn submitters<const N: usize>(clock: &Clock) -> Result<KVec<KBox<Submitter<'_>>>> {
+        let mut all = KVec::with_capacity(N, GFP_KERNEL)?;
+
+        for _ in 0..N {
+            all.push(Submitter::new(clock, WRITE)?, GFP_KERNEL)?;
+        }
+        Ok(all)
+    }
+
+    /// Tells whether each bio was completed once, in the order of the submitters, with `status`,
+    /// and with no link left.
+    fn in_order(submitters: &[KBox<Submitter<'_>>], status: bindings::blk_status_t) -> bool {
+        submitters.iter().zip(1..).all(|(submitter, place)| {
+            submitter.ended.get() == 1
+                && submitter.place.get() == place
+                && submitter.status.get() == status
+                && !submitter.linked.get()
+        })
+    }
+
+    #[test]
+    fn first_in_first_out() -> Result {
+        let clock = Clock::new(0);
+        let all = submitters::<3>(&clock)?;
+        let mut list = BioList::new();
+
+        assert!(list.is_empty());
+        for (submitter, len) in all.iter().zip(1..) {
+            list.push(submitter.submit());
+            assert_eq!(list.len(), len);
+        }
+        assert!(!list.is_empty());
+
+        while let Some(bio) = list.pop() {
+            bio.complete(Ok(()));
+        }
+
+        assert!(in_order(&all, BLK_STS_OK));
+        assert!(list.is_empty());
+        assert_eq!(list.len(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn emptied_and_used_again() -> Result {
+        let clock = Clock::new(0);
+        let all = submitters::<3>(&clock)?;
+        let mut list = BioList::default();
+
+        for submitter in &all {
+            assert!(list.pop().is_none());
+            list.push(submitter.submit());
+            list.complete_all(Ok(()));
+        }
+
+        assert!(in_order(&all, BLK_STS_OK));
+        Ok(())
+    }
+
+    #[test]
+    fn append_keeps_the_order() -> Result {
+        let clock = Clock::new(0);
+        let all = submitters::<5>(&clock)?;
+        let mut list = BioList::new();
+        let mut other = BioList::new();
+
+        // Nothing to nothing.
+        list.append(&mut other);
+        assert!(list.is_empty() && other.is_empty());
+
+        // Two to nothing.
+        other.push(all[0].submit());
+        other.push(all[1].submit());
+        list.append(&mut other);
+        assert!(other.is_empty());
+        assert_eq!((list.len(), other.len()), (2, 0));
+
+        // Nothing to two.
+        list.append(&mut other);
+        assert_eq!((list.len(), other.len()), (2, 0));
+
+        // Two to two, and one behind them.
+        other.push(all[2].submit());
+        other.push(all[3].submit());
+        list.append(&mut other);
+        list.push(all[4].submit());
+        assert_eq!((list.len(), other.len()), (5, 0));
+
+        list.complete_all(Err(ENOMEM));
+        assert!(in_order(&all, BLK_STS_RESOURCE));
+        Ok(())
+    }
+
+    #[test]
+    fn dropping_fails_what_is_left() -> Result {
+        let clock = Clock::new(0);
+        let all = submitters::<2>(&clock)?;
+        let mut list = BioList::new();
+
+        for submitter in &all {
+            list.push(submitter.submit());
+        }
+        drop(list);
+
+        assert!(in_order(&all, BLK_STS_IOERR));
+        Ok(())
+    }
+}
