@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The callers, and the rules on how they end.
+
+use crate::{
+    broken,
+    engine::Batch,
+    Violation, //
+};
+
+/// The kinds of callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Sleeps, and is woken by the driver.
+    Sync,
+    /// Is completed by the ordered work item.
+    Bio,
+}
+
+/// A batch, as the engine holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct List(pub Vec<u8>);
+
+impl Batch for List {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    fn append(&mut self, later: &mut Self) {
+        self.0.append(&mut later.0);
+    }
+}
+
+/// How the engine ends a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Acknowledged.
+    Done,
+    /// As the host failed it.
+    Failed,
+    /// As the device is broken, or by confusion.
+    Excused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Caller {
+    id: u8,
+    kind: Kind,
+    /// A host flush that covers it has succeeded.
+    durable: bool,
+    /// A host flush that covers it has failed.
+    failed: bool,
+    /// A flush has gone out since it arrived.
+    sent: bool,
+    /// A bio that waits for the work item.
+    ended: bool,
+}
+
+/// Everyone who has arrived and not ended, in order of arrival.
+///
+/// A number is given to somebody else when its owner has ended, so that the number of states stays
+/// finite.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Callers {
+    all: Vec<Caller>,
+}
+
+impl Callers {
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+    /// Whether the work item has something to do.
+    pub fn has_work(&self) -> bool {
+        self.all.iter().any(|caller| caller.ended)
+    }
+    /// Whether somebody is with the engine.
+    pub fn anybody_waits(&self) -> bool {
+        self.all.iter().any(|caller| !caller.ended)
+    }
+
+    pub fn arrive(&mut self, kind: Kind) -> u8 {
+        let is_free = |id: &u8| self.all.iter().all(|caller| caller.id != *id);
+        let id = (0..32).find(is_free).expect("few callers");
+        self.all.push(Caller {
+            id,
+            kind,
+            durable: false,
+            failed: false,
+            sent: false,
+            ended: false,
+        });
+        id
+    }
+
+    /// The last one to arrive was refused.
+    pub fn leave(&mut self) {
+        self.all.pop();
+    }
+
+    /// A flush goes out: returns whom it covers.
+    pub fn sent(&mut self, strict: bool) -> Result<u32, Violation> {
+        let mut covers = 0;
+        for caller in self.all.iter_mut().filter(|caller| !caller.ended) {
+            if caller.sent && strict {
+                return broken("coalescing", "somebody waits for a second flush");
+            }
+            caller.sent = true;
+            covers |= 1 << caller.id;
+        }
+        Ok(covers)
+    }
+
+    /// A reset: flushes may have to be sent again.
+    pub fn reset(&mut self) {
+        self.all.iter_mut().for_each(|caller| caller.sent = false);
+    }
+
+    /// The host has finished a flush.
+    pub fn flushed(&mut self, covers: u32, success: bool) {
+        for caller in &mut self.all {
+            if covers & 1 << caller.id != 0 {
+                caller.durable |= success;
+                caller.failed |= !success;
+            }
+        }
+    }
+
+    /// The engine ends a batch. Returns the synchronous callers in it, who are gone now.
+    pub fn end(&mut self, batch: &List, how: End) -> Result<Vec<u8>, Violation> {
+        let mut woken = vec![];
+        for &id in &batch.0 {
+            let is_it = |caller: &Caller| caller.id == id && !caller.ended;
+            let Some(at) = self.all.iter().position(is_it) else {
+                return broken("once", format!("caller {id} ends a second time"));
+            };
+            let caller = &self.all[at];
+            match how {
+                End::Done if !caller.durable => {
+                    return broken("durability", format!("caller {id} is not covered"));
+                }
+                End::Failed if !caller.failed => {
+                    return broken("errors", format!("caller {id} fails for nothing"));
+                }
+                _ => (),
+            }
+            let is_late = |caller: &Caller| caller.kind == Kind::Bio && !caller.ended;
+            match caller.kind {
+                Kind::Bio if self.all[..at].iter().any(is_late) => {
+                    return broken("order", format!("bio {id} overtakes another"));
+                }
+                Kind::Bio => self.all[at].ended = true,
+                Kind::Sync => {
+                    self.all.remove(at);
+                    woken.push(id);
+                }
+            }
+        }
+        Ok(woken)
+    }
+
+    /// The work item completes the bios it was given.
+    pub fn work(&mut self) -> Vec<u8> {
+        let done = self.all.iter().filter(|caller| caller.ended);
+        let done = done.map(|caller| caller.id).collect();
+        self.all.retain(|caller| !caller.ended);
+        done
+    }
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A world for the flush engine: callers, a driver, a virtqueue and a host, all simulated.
+//!
+//! The engine is the driver's own file, not a copy. Around it, [`World`] does what the real driver,
+//! the virtio core and QEMU do, one [`Event`] at a time, and knows what the engine cannot: which
+//! callers a host flush covered. After each event it checks the rules; a broken one is a
+//! [`Violation`], and whoever runs the world prints the events that led there.
+//!
+//! | test file | what it does |
+//! | --- | --- |
+//! | `tests/exhaustive.rs` | visits every state that a few callers can bring about, in any number of steps |
+//! | `tests/random.rs` | long runs with many callers, shrunk when they fail |
+//! | `tests/cases.rs` | single stories, written down |
+//! | `tests/wrong.rs` | engines with a fault built in, each of which must be found: the tests of the tests |
+//!
+//! # The rules
+//!
+//! - *durability*: who succeeds is covered by a host flush that was made available after they
+//!   arrived and that the host finished without an error.
+//! - *coalescing*: one flush at most is in flight; nobody sees more than one go out between their
+//!   arrival and their end, unless a reset lost it; none goes out for nobody.
+//! - *once*: everyone who was taken ends exactly once.
+//! - *order*: bios end in order of arrival.
+//! - *errors*: who fails was in a batch that the host failed, or the device is broken for a reason.
+//!   So nobody fails because of a freeze, a reset or a recovery.
+//! - *broken*: everyone ends when the engine breaks; nothing is acknowledged after that.
+//! - *progress*: from every state a host that answers brings everyone to an end, and the engine to
+//!   rest.
+//! - *count*: the engine is idle only if nobody is left.
+//! - *memory*: response buffers that the host may still write to are known to the driver.
+//! - *queue*: the driver neither sends without a queue nor takes an element nobody asked for.
+//!
+//! # How to add a case
+//!
+//! In `tests/cases.rs`, name the events; [`World::play()`] applies them in turn and checks the
+//! rules after each:
+//!
+//! ```
+//! use flush_model::{Event::*, How::*, Kind::*, Real, World};
+//!
+//! let mut world = World::<Real>::probed();
+//! world.play(&[Arrive(Sync), Arrive(Bio), Answer(0, Done), Interrupt]).unwrap();
+//! assert_eq!(world.ended(), (1, 0)); // The second caller needs a flush of its own,
+//! world.play(&[Answer(0, Done), Interrupt, Work]).unwrap();
+//! assert_eq!(world.ended(), (2, 0)); // and has had it now.
+//! ```
+//!
+//! A new event is a variant of [`Event`], a line in `World::events()` that says when it can happen,
+//! and an arm in `World::step()` that does what the driver or the host would do.
+
+#[path = "../../../drivers/nvdimm/virtio_pmem_rust/engine.rs"]
+#[allow(missing_docs)]
+pub mod engine;
+
+mod callers;
+mod explore;
+mod flush;
+mod host;
+mod world;
+
+pub use callers::{
+    Kind,
+    List, //
+};
+pub use explore::{
+    explore,
+    Explored, //
+};
+pub use flush::{
+    Flush,
+    Real,
+    BUFFERS, //
+};
+pub use host::How;
+pub use world::{
+    Event,
+    World, //
+};
+
+/// A rule that does not hold.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which of those at the top of this crate.
+    pub rule: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.rule, self.what)
+    }
+}
+
+/// Fails with a [`Violation`] of `rule`.
+fn broken<T>(rule: &'static str, what: impl Into<String>) -> Result<T, Violation> {
+    Err(Violation {
+        rule,
+        what: what.into(),
+    })
+}

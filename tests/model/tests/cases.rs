@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Single stories. See the top of the crate on how to add one.
+
+use flush_model::{
+    engine::{
+        self,
+        Failure,
+        UNANSWERED, //
+    },
+    Event::{
+        self,
+        *, //
+    },
+    How::*,
+    Kind::*,
+    Real,
+    World,
+    BUFFERS, //
+};
+
+/// Plays events in a world, by the rules; then this many callers must have succeeded and failed.
+macro_rules! play {
+    ($world:ident: $($event:expr),+ => $done:expr, $failed:expr) => {
+        play(&mut $world, &[$($event),+], ($done, $failed))
+    };
+}
+
+fn play(world: &mut World<Real>, events: &[Event], ended: (u64, u64)) {
+    if let Err(violation) = world.play(events) {
+        panic!("{violation}");
+    }
+    assert_eq!(world.ended(), ended);
+}
+
+#[test]
+fn any_number_of_callers_costs_two_flushes() {
+    let mut world = World::probed();
+    play(&mut world, &[Arrive(Sync); 20], (0, 0));
+    play!(world: Answer(0, Done), Interrupt => 1, 0);
+    play!(world: Answer(0, Done), Interrupt => 20, 0);
+}
+
+#[test]
+fn callers_wait_for_probe() {
+    let mut world = World::default();
+    play!(world: Arrive(Sync), Arrive(Bio), Restore => 0, 0);
+    play!(world: Answer(0, Done), Interrupt, Work => 2, 0);
+}
+
+#[test]
+fn an_error_hits_its_batch_alone() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), Arrive(Sync) => 0, 0);
+    play!(world: Answer(0, Error), Interrupt => 0, 1);
+    play!(world: Answer(0, Done), Interrupt => 1, 1);
+}
+
+#[test]
+fn a_request_that_comes_back_empty_is_an_error() {
+    let mut world = World::probed();
+    for failed in 1..100 {
+        play!(world: Arrive(Sync), Answer(0, Empty), Interrupt => 0, failed);
+    }
+    play!(world: Arrive(Sync), Answer(0, Done), Interrupt => 1, 99);
+}
+
+#[test]
+fn want_of_memory_fails_nobody() {
+    let mut world = World::probed();
+    play!(world: NoMemory, Arrive(Sync), Retry, Retry, Memory, Retry => 0, 0);
+    play!(world: Answer(0, Done), Interrupt => 1, 0);
+}
+
+#[test]
+fn suspend_waits_for_the_answer_and_callers_wait_for_resume() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), Freeze, Arrive(Sync) => 0, 0);
+    play!(world: Answer(0, Done), Interrupt, Frozen, Arrive(Bio) => 1, 0);
+    play!(world: Restore, Answer(0, Done), Interrupt, Work => 3, 0);
+}
+
+#[test]
+fn an_aborted_suspend_fails_nobody() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), Freeze, Arrive(Sync), Thaw => 0, 0);
+    play!(world: Answer(0, Done), Interrupt, Answer(0, Done), Interrupt => 2, 0);
+}
+
+#[test]
+fn a_host_that_forgets_on_reset_is_asked_again() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), ForcedReset(false), Restore => 0, 0);
+    play!(world: Answer(0, Done), Interrupt => 1, 0);
+}
+
+/// The whole story of a late answer, as QEMU gives it.
+#[test]
+fn a_late_answer_acknowledges_nobody() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), ForcedReset(true), Arrive(Sync), Restore => 0, 0);
+    // The answer to the flush of before the reset comes under the id of the one after it.
+    play!(world: Answer(0, Done), Interrupt, Arrive(Sync) => 0, 0);
+    // The other one's answer finds no descriptor. Now the host has nothing left in flight.
+    play!(world: Answer(0, Done), Interrupt, Recover(true), Restore => 0, 0);
+    play!(world: Answer(0, Done), Interrupt => 3, 0);
+}
+
+/// The thread pool of the host may well finish the later flush first.
+#[test]
+fn a_late_answer_may_come_after_its_successors() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), ForcedReset(true), Restore, Answer(1, Done) => 0, 0);
+    play!(world: Interrupt => 1, 0);
+    // Nobody waits for the late one now: it must not be there when somebody does.
+    play!(world: Answer(0, Done), Interrupt, Arrive(Sync) => 1, 0);
+    play!(world: Recover(true), Restore, Answer(0, Done), Interrupt => 2, 0);
+}
+
+#[test]
+fn a_recovery_fails_nobody() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), NeedsReset, Arrive(Bio), Recover(false), Restore => 0, 0);
+    play!(world: Answer(0, Done), Interrupt, Work => 2, 0);
+}
+
+#[test]
+fn a_recovery_that_does_not_help_is_the_last() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), NeedsReset, Recover(false), Restore => 0, 0);
+    play!(world: NeedsReset, Recover(false) => 0, 1);
+    assert!(world.is_broken());
+}
+
+/// A recovered queue proves itself with a flush for nobody, so an idle device can recover again.
+#[test]
+fn recoveries_that_help_may_be_many() {
+    let mut world = World::probed();
+    for _ in 0..10 {
+        let events = [
+            NeedsReset,
+            Recover(false),
+            Restore,
+            Answer(0, Done),
+            Interrupt,
+        ];
+        play(&mut world, &events, (0, 0));
+    }
+    assert!(!world.is_broken());
+}
+
+#[test]
+fn the_last_response_buffer_lost_is_the_end() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync) => 0, 0);
+    for _ in 1..BUFFERS {
+        play!(world: ForcedReset(true), Restore => 0, 0);
+    }
+    play!(world: ForcedReset(true), Restore => 0, 1);
+}
+
+#[test]
+fn a_buffer_is_used_again_when_its_answer_came() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync) => 0, 0);
+    for _ in 1..10 {
+        play!(world: ForcedReset(true), Answer(0, Done), Restore => 0, 0);
+    }
+    assert!(!world.is_broken());
+}
+
+#[test]
+fn a_device_that_vanishes_fails_everybody() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), Arrive(Bio), Vanish => 0, 0);
+    play!(world: GiveUp => 0, 2);
+    // The bio is completed by the work item, and only then nobody is left.
+    play!(world: Work, Arrive(Sync), Close, Removed => 0, 2);
+}
+
+#[test]
+fn a_caller_finds_the_queue_broken() {
+    let mut world = World::probed();
+    play!(world: Vanish, Arrive(Sync) => 0, 1);
+    assert!(world.is_broken());
+}
+
+#[test]
+fn orderly_removal_serves_all_who_came_before() {
+    let mut world = World::probed();
+    play!(world: Arrive(Bio), Close, Arrive(Sync), Answer(0, Done), Interrupt => 1, 0);
+    assert!(!world.events(0).contains(&Removed));
+    play!(world: Work, Removed, Rebind => 1, 0);
+}
+
+/// What the driver left behind is still in the host when it is bound again.
+#[test]
+fn a_late_answer_may_be_for_an_earlier_driver() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), Close, RemovedByForce, Rebind => 0, 1);
+    play!(world: Arrive(Sync), Restore, Answer(0, Done), Interrupt => 0, 1);
+    play!(world: Answer(0, Done), Interrupt, Recover(true), Restore => 0, 1);
+    play!(world: Answer(0, Done), Interrupt => 1, 1);
+}
+
+#[test]
+fn answers_are_judged_by_length_and_status() {
+    use engine::Answer;
+
+    assert_eq!(Answer::judge(4, 0), Answer::Done);
+    assert_eq!(Answer::judge(4, 1), Answer::Failed(Failure::Status(1)));
+    assert_eq!(
+        Answer::judge(4, u32::MAX),
+        Answer::Failed(Failure::Status(u32::MAX))
+    );
+    for len in [0, 1, 3, 5, u32::MAX] {
+        assert_eq!(Answer::judge(len, 0), Answer::Failed(Failure::Length(len)));
+        assert_eq!(Answer::judge(len, UNANSWERED), Answer::Untouched(len));
+    }
+    assert_eq!(Answer::judge(4, UNANSWERED), Answer::Untouched(4));
+}

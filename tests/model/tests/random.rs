@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Long lives with many callers. `PROPTEST_CASES=10000 cargo test --test random` for more of them.
+
+use flush_model::{
+    Event::{
+        self,
+        *, //
+    },
+    How,
+    Kind,
+    Real,
+    Violation,
+    World, //
+};
+use proptest::prelude::*;
+
+/// Any event; those that happen more often are chosen more often.
+fn any_event() -> impl Strategy<Value = Event> {
+    let flush = 0..3_usize;
+    let fate = any::<bool>();
+    let some = |events: &'static [Event]| prop::sample::select(events);
+    prop_oneof![
+        200 => some(&[Arrive(Kind::Sync), Arrive(Kind::Bio), Interrupt, Work]),
+        100 => flush.clone().prop_map(|flush| Answer(flush, How::Done)),
+        50 => some(&[Restore, Frozen, Rebind, Memory, Retry]),
+        20 => fate.prop_map(Recover),
+        5 => flush.clone().prop_map(|flush| Answer(flush, How::Error)),
+        5 => some(&[Freeze, Thaw, NoMemory]),
+        2 => flush.clone().prop_map(|flush| Answer(flush, How::Empty)),
+        2 => some(&[NeedsReset, ForcedReset(true), ForcedReset(false)]),
+        1 => flush.prop_map(|flush| Answer(flush, How::Lie)),
+        1 => some(&[Vanish, GiveUp, Close, Removed, RemovedByForce]),
+    ]
+}
+
+/// Lives through those of `events` that can happen when their turn comes.
+fn live(events: &[Event]) -> Result<(), Violation> {
+    let mut world = World::<Real>::default();
+    for (number, &event) in events.iter().enumerate() {
+        if !world.events(24).contains(&event) {
+            continue;
+        }
+        world.step(event)?;
+        // Now and then, see whether it could end well.
+        if number % 16 == 0 {
+            for way in 0..4 {
+                let progress = world.check_progress(way & 1 != 0, way & 2 != 0, |_| false);
+                progress.map_err(|(_, violation)| violation)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 100_000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn long_lives(events in prop::collection::vec(any_event(), 1..3000)) {
+        live(&events).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
+    }
+}
