@@ -348,9 +348,10 @@ impl<B: Batch, const N: usize> Engine<B, N> {
         }
     }
 
-    /// Returns whether the host owes no answer, so that a reset loses none.
+    /// Returns whether the host owes no answer, so that a reset loses none; a broken engine does
+    /// not wait for answers.
     pub fn is_quiet(&self) -> bool {
-        matches!(self.owed, Owed::Nothing | Owed::Surplus)
+        self.is_broken() || matches!(self.owed, Owed::Nothing | Owed::Surplus)
     }
 
     /// The device was reset and its queue is gone, with the flush in flight, if there was one: its
@@ -417,8 +418,8 @@ impl<B: Batch, const N: usize> Engine<B, N> {
         self.held = self.held.saturating_sub(callers);
     }
 
-    /// Returns whether nobody is left, also not with the driver ([`Engine::completed()`]), and the
-    /// host owes no answer.
+    /// Returns whether nobody is left, also not with the driver ([`Engine::completed()`]), and it
+    /// [is quiet](Engine::is_quiet).
     pub fn is_idle(&self) -> bool {
         self.held == 0 && self.is_quiet()
     }
