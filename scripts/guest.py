@@ -169,7 +169,8 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             "-chardev", f"socket,id=agent,path={self.folder}/agent,server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=agent",
             *(["-serial", "mon:stdio"] if self.shell else ["-serial", f"file:{self.console_log}"]),
-            *self.devices(), *self.args,
+            # QEMU wants an IOMMU before the devices that it is for.
+            *self.args, *self.devices(),
         ]
         return [str(word) for word in words]
 
