@@ -9,6 +9,7 @@ import xml.etree.ElementTree
 import boot
 import kernel as kernels
 import kunit
+import packages
 import python_env
 import settings
 import steps
@@ -67,6 +68,7 @@ def pytest(name, folder, *options):
 
 def scripts():
     """Run the tools' own tests."""
+    packages.need("test")
     return pytest("scripts", settings.TESTS / "scripts")
 
 

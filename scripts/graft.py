@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -75,10 +76,12 @@ def write(path, data, mode=None):
 
 def overlay_files(overlay):
     """List the overlay's grafted files by their paths, build outputs left out."""
-    git = subprocess.run(
-        ["git", "-C", overlay, "ls-files", "-z", "-co", "--exclude-standard"],
-        capture_output=True, check=False,
-    ) if (overlay / ".git").exists() else None
+    git = None
+    if (overlay / ".git").exists() and shutil.which("git"):
+        git = subprocess.run(
+            ["git", "-C", overlay, "ls-files", "-z", "-co", "--exclude-standard"],
+            capture_output=True, check=False,
+        )
     if git and git.returncode == 0:
         names = git.stdout.decode().split("\0")
     else:

@@ -73,6 +73,7 @@ def compile_kernel(kdir, name, out):
 
 def ready(name):
     """Return a kernel of this name, built if need be, from a grafted source."""
+    kernel_source.given()  # a bad one is not worth waiting for
     with steps.alone():
         kdir = kernel_source.tree()
         packages.need("build", "guest")

@@ -184,12 +184,22 @@ def own():
     return tree
 
 
+def given():
+    """Return the tree that KDIR names, checked, or None."""
+    settings.arch()
+    name = settings.get("KDIR")
+    if not name:
+        return None
+    path = Path(name).expanduser().resolve()
+    check(path)
+    return path
+
+
 def tree():
     """Return the source tree to build from, with the overlay on it."""
-    given = settings.get("KDIR")
-    path = Path(given).expanduser().resolve() if given else own()
-    check(path)
-    packages.need("source" if not given else "build")
+    path = given()
+    packages.need("source" if path is None else "build")
+    path = path or own()
     try:
         graft.Tree(path).graft()
     except (graft.GraftError, OSError, subprocess.SubprocessError) as error:
@@ -199,6 +209,7 @@ def tree():
 
 def main():
     """Print where the tree is, for people and for other tools."""
+    given()
     with steps.alone():
         print(tree())
 

@@ -41,6 +41,7 @@ NEEDS = {
         "kmod": "modprobe",
         "strace": "strace",
     },
+    "test": {"git": "git", "patch": "patch"},
     "lint": {"shellcheck": "shellcheck", "perl": "perl", "git": "git"},
 }
 

@@ -85,7 +85,8 @@ def rusts():
         library = settings.get("RUST_LIB_SRC") or sources(rustc)
         if not shutil.which(rustc) or library is None:
             continue
-        tools = {"RUSTC": rustc}
+        # The build's own tools are made by HOSTRUSTC, which by default is whatever is on the path.
+        tools = {"RUSTC": rustc, "HOSTRUSTC": rustc}
         for name, tool in (("RUSTDOC", "rustdoc"), ("RUSTFMT", "rustfmt"),
                            ("CLIPPY_DRIVER", "clippy-driver")):
             tools[name] = settings.get(name) or beside(rustc, tool)
