@@ -106,8 +106,9 @@ impl Host {
     }
 
     /// Resets the device and takes its queue away. A host that `keeps` what it works on will
-    /// answer it later.
-    pub fn reset(&mut self, keeps: bool) {
+    /// answer it later. Returns the answer that was given already, but not taken.
+    pub fn reset(&mut self, keeps: bool) -> Option<Answer> {
+        let posted = self.posted();
         self.ring = None;
         self.lied = false;
         self.muddled = false;
@@ -116,6 +117,10 @@ impl Host {
             self.taken.clear();
         }
         self.taken.iter_mut().for_each(|taken| taken.late = true);
+        let posted = posted.filter(|&buffer| self.is_written(buffer))?;
+        let answer = Answer::judge(RESPONSE_LEN, self.buffers[posted]);
+        self.buffers[posted] = 0;
+        Some(answer)
     }
 
     /// The driver was unbound. If the host may write to its buffers, their memory is never used

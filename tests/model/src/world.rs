@@ -216,7 +216,7 @@ impl<F: Flush> World<F> {
                 self.engine.real_mut().quiesce();
                 self.stage = Stage::Freezing;
             }
-            Frozen => self.reset(true),
+            Frozen => self.reset(true)?,
             Thaw => {
                 self.engine.start();
                 self.stage = Stage::Running;
@@ -224,7 +224,7 @@ impl<F: Flush> World<F> {
             }
             ForcedReset(keeps) => {
                 self.engine.real_mut().quiesce();
-                self.reset(keeps);
+                self.reset(keeps)?;
             }
             Restore => {
                 self.host.set_up();
@@ -336,24 +336,29 @@ impl<F: Flush> World<F> {
             } else {
                 self.engine.stray()
             };
-            match answered {
-                Answered::Ended(batch, result) => {
-                    self.recoveries = 0;
-                    self.host.lied = false;
-                    let how = match result {
-                        Ok(()) => End::Done,
-                        Err(_) if self.host.muddled => End::Excused,
-                        Err(_) => End::Failed,
-                    };
-                    self.end(&batch, how)?;
-                }
-                Answered::Recover => self.must_recover = true,
-                Answered::Stale | Answered::Ignored => (),
-            }
+            self.answered(answered)?;
             if !in_flight {
                 break;
             }
             self.pump()?;
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, answered: Answered<List>) -> Result<(), Violation> {
+        match answered {
+            Answered::Ended(batch, result) => {
+                self.recoveries = 0;
+                self.host.lied = false;
+                let how = match result {
+                    Ok(()) => End::Done,
+                    Err(_) if self.host.muddled => End::Excused,
+                    Err(_) => End::Failed,
+                };
+                self.end(&batch, how)?;
+            }
+            Answered::Recover => self.must_recover = true,
+            Answered::Stale | Answered::Ignored => (),
         }
         Ok(())
     }
@@ -363,8 +368,11 @@ impl<F: Flush> World<F> {
         self.completed(&done);
     }
 
-    fn reset(&mut self, keeps: bool) {
-        self.host.reset(keeps);
+    fn reset(&mut self, keeps: bool) -> Result<(), Violation> {
+        if let Some(answer) = self.host.reset(keeps) {
+            let answered = self.engine.answered(answer);
+            self.answered(answered)?;
+        }
         let host = &self.host;
         self.engine.reset(&|buffer| host.is_written(buffer));
         self.no_buffers = (0..BUFFERS).all(|buffer| !host.is_written(buffer));
@@ -372,6 +380,7 @@ impl<F: Flush> World<F> {
         self.must_recover = false;
         self.must_retry = false;
         self.stage = Stage::NoQueue;
+        Ok(())
     }
 
     fn recover(&mut self, keeps: bool) -> Result<(), Violation> {
@@ -382,8 +391,7 @@ impl<F: Flush> World<F> {
                     return broken("progress", "recoveries without end");
                 }
                 self.recoveries += 1;
-                self.reset(keeps);
-                Ok(())
+                self.reset(keeps)
             }
             Recovery::GiveUp(batch) => {
                 if self.recoveries == 0 {
@@ -400,7 +408,7 @@ impl<F: Flush> World<F> {
     }
 
     fn remove(&mut self) -> Result<(), Violation> {
-        self.reset(true);
+        self.reset(true)?;
         let left = self.engine.break_down();
         if !left.is_empty() {
             return broken("once", "somebody appears after the removal");

@@ -14,6 +14,7 @@ use flush_model::{
     },
     How::*,
     Kind::*,
+    List,
     Real,
     World,
     BUFFERS, //
@@ -201,6 +202,42 @@ fn a_late_answer_may_be_for_an_earlier_driver() {
     play!(world: Arrive(Sync), Restore, Answer(0, Done), Interrupt => 0, 1);
     play!(world: Answer(0, Done), Interrupt, Recover(true), Restore => 0, 1);
     play!(world: Answer(0, Done), Interrupt => 1, 1);
+}
+
+/// Each late answer costs a recovery of its own, and none of them is for nothing.
+#[test]
+fn late_answers_to_an_idle_engine_may_be_many() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), Close, RemovedByForce, Rebind, Restore => 0, 1);
+    play!(world: Arrive(Sync), ForcedReset(true), Restore, Answer(2, Done), Interrupt => 1, 1);
+    for _ in 0..2 {
+        play!(world: Answer(0, Done), Interrupt, Recover(true), Restore => 1, 1);
+        let proof = world
+            .events(0)
+            .iter()
+            .filter(|event| matches!(event, Answer(_, Done)))
+            .count();
+        play!(world: Answer(proof - 1, Done), Interrupt => 1, 1);
+    }
+    assert!(!world.is_broken());
+}
+
+/// An answer that is there when the device is reset counts, and so does an error.
+#[test]
+fn an_answer_that_nobody_read_is_not_lost_on_reset() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), Arrive(Bio), Answer(0, Error), ForcedReset(true) => 0, 1);
+    play!(world: Restore, Answer(0, Done), NeedsReset, Recover(true), Work => 1, 1);
+}
+
+#[test]
+fn a_flush_that_may_have_been_sent_may_be_answered() {
+    let mut engine = Real::new();
+    engine.start();
+    engine.arrive(7).unwrap();
+    let pumped = engine.pump(|_| Err(engine::NotSent::Dead));
+    assert_eq!(pumped, engine::Pumped::Broken(List(vec![7])));
+    assert!(engine.host_may_write());
 }
 
 #[test]
