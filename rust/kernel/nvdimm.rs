@@ -699,6 +699,22 @@ mod tests {
         )
     }
 
+    /// Tells whether a bus is registered below the device.
+    fn has_child(parent: &faux::Registration) -> bool {
+        let parent: &faux::Device<device::Bound> = parent.as_ref();
+        let parent: &device::Device<device::Bound> = parent.as_ref();
+
+        /// Stops at the first child.
+        unsafe extern "C" fn stop(_: *mut bindings::device, _: *mut c_void) -> c_int {
+            1
+        }
+
+        // SAFETY: `parent` is a valid device, and `stop` can be called with everything.
+        unsafe {
+            bindings::device_for_each_child(parent.as_raw(), core::ptr::null_mut(), Some(stop)) != 0
+        }
+    }
+
     /// A region that no test maps.
     fn region() -> Result<RegionDesc> {
         Ok(RegionDesc::new(0x10_0000_0000, 0x100_0000)?.flags(RegionFlag::Async))
@@ -731,9 +747,14 @@ mod tests {
     fn register_and_unregister() -> Result {
         let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
 
-        // The second bus finds nothing of the first.
         for _ in 0..2 {
-            register::<Provider>(&parent)?.unregister();
+            let bus = register::<Provider>(&parent)?;
+            let registered = has_child(&parent);
+
+            bus.unregister();
+
+            assert!(registered);
+            assert!(!has_child(&parent));
         }
         Ok(())
     }
