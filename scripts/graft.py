@@ -112,7 +112,9 @@ def markers(name):
         form = "\n.. {}\n\n"
     else:
         raise GraftError(f"{name}: the kernel has this file, and nobody told how to comment in it")
-    return form.format(f"{NAME}: begin"), form.format(f"{NAME}: end")
+    # checkpatch.pl wants an empty line after a C function, even before a comment.
+    gap = "\n" if base.endswith(".c") else ""
+    return form.format(f"{NAME}: begin"), gap + form.format(f"{NAME}: end")
 
 
 def fragment(overlay, name):

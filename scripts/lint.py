@@ -15,8 +15,9 @@ import settings
 import steps
 import toolchain
 
-# Said of every patch whose files are new, or that is no patch from git.
-IGNORED = "FILE_PATH_CHANGES,COMMIT_MESSAGE,EMAIL_SUBJECT"
+# Said of every difference that has new files, and no message.
+IGNORED = ("FILE_PATH_CHANGES,COMMIT_MESSAGE,EMAIL_SUBJECT,DIFF_IN_COMMIT_MSG,"
+           "BAD_COMMIT_SEPARATOR")
 
 
 def ours(suffix, shebang=None):
@@ -35,13 +36,18 @@ def ours(suffix, shebang=None):
     return found
 
 
+def grafted(tree):
+    """List what the overlay has put into a tree."""
+    return sorted({*tree.copied, *tree.appended})
+
+
 def rustfmt(kdir, tools):
     """Check the format of the Rust files, as the kernel's own target does."""
-    files = [kdir / name for name in graft.overlay_files(settings.ROOT) if name.endswith(".rs")]
+    files = [kdir / name for name in grafted(graft.Tree(kdir)) if name.endswith(".rs")]
     files += [path for path in ours(".rs") if settings.TESTS in path.parents
               and settings.TESTS / "kunit" not in path.parents]
     if files:
-        steps.run([tools["RUSTFMT"], "--check", "--edition", "2021", "--config-path",
+        steps.run([tools["RUSTFMT"], "--check", "--color=never", "--edition", "2021", "--config-path",
                    kdir / ".rustfmt.toml", *files], steps.log_path("rustfmt"))
 
 
@@ -64,7 +70,7 @@ def difference(kdir):
     tree = graft.Tree(kdir)
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "a", Path(folder) / "b"
-        for name in graft.overlay_files(settings.ROOT):
+        for name in grafted(tree):
             text = (kdir / name).read_bytes()
             graft.write(after / name, text)
             if name in tree.appended:
