@@ -6,6 +6,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_ring.h>
+#include <trace/events/virtio_pmem.h>
 #include <uapi/linux/virtio_pmem.h>
 
 const size_t RUST_CONST_HELPER_ARCH_DMA_MINALIGN = ARCH_DMA_MINALIGN;

@@ -29,6 +29,13 @@ pub(crate) struct Callers {
     pub(crate) bios: BioList,
 }
 
+impl Callers {
+    /// How many callers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sleeping + self.bios.len()
+    }
+}
+
 impl Batch for Callers {
     fn is_empty(&self) -> bool {
         self.waiters.is_empty() && self.bios.is_empty()

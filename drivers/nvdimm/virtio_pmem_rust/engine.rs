@@ -287,6 +287,11 @@ impl<B: Batch, const N: usize> Engine<B, N> {
         }
     }
 
+    /// Returns the callers that the flush in flight is for; nobody if there is none.
+    pub fn in_flight(&self) -> &B {
+        &self.in_flight
+    }
+
     /// Returns whether a flush is in flight, so that a used element can be taken from the queue.
     ///
     /// A used element while there is none is for [`Engine::stray()`]; taking it from the queue

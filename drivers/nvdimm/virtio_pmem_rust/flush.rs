@@ -28,6 +28,8 @@ use crate::{
         SLOTS,
         UNANSWERED, //
     },
+    stats::Stats,
+    trace, //
 };
 use core::mem;
 use kernel::{
@@ -50,7 +52,9 @@ use kernel::{
     time::{
         delay::fsleep,
         msecs_to_jiffies,
-        Delta, //
+        Delta,
+        Instant,
+        Monotonic, //
     },
     uapi,
     virtio::{
@@ -72,6 +76,8 @@ pub(crate) type Request = KBox<Command<Le32, Le32>>;
 /// What the lock protects. The lock is innermost: it is taken in the queue's callback, where the
 /// transport may hold a lock of its own.
 struct State {
+    /// For trace events.
+    dev: ARef<device::Device>,
     engine: Engine<Callers>,
     /// [`None`] while the device is suspended or reset.
     queue: Option<Virtqueue<Request>>,
@@ -91,8 +97,10 @@ struct State {
     answers: u64,
     /// What `answers` was when the watchdog last looked.
     checked: u64,
-    /// Counts failed flushes, to complain ever more rarely.
-    failures: u64,
+    /// The number of `stats.flushes` is that of the batch in flight.
+    stats: Stats,
+    /// When the flush in flight was sent.
+    sent: Instant<Monotonic>,
 }
 
 /// What is worth a line in the log; printed when the lock was released.
@@ -104,7 +112,7 @@ enum Complaint {
 }
 
 impl State {
-    fn new() -> Result<Self> {
+    fn new(dev: ARef<device::Device>) -> Result<Self> {
         let mut requests = [const { None }; SLOTS];
 
         for request in &mut requests {
@@ -116,6 +124,7 @@ impl State {
         }
 
         Ok(Self {
+            dev,
             engine: Engine::new(),
             queue: None,
             requests,
@@ -126,7 +135,8 @@ impl State {
             starved: false,
             answers: 0,
             checked: 0,
-            failures: 0,
+            stats: Stats::default(),
+            sent: Instant::now(),
         })
     }
 
@@ -162,7 +172,17 @@ impl State {
         });
 
         match pumped {
-            Pumped::Nothing | Pumped::Sent => None,
+            Pumped::Nothing => None,
+            Pumped::Sent => {
+                let callers = self.engine.in_flight().len();
+
+                self.stats.sent(callers);
+                if cfg!(CONFIG_DEBUG_FS) {
+                    self.sent = Instant::now();
+                }
+                trace::send(&self.dev, self.stats.flushes, callers);
+                None
+            }
             Pumped::Again => {
                 self.starved = true;
                 None
@@ -174,8 +194,16 @@ impl State {
         }
     }
 
+    /// A caller is to join the next batch.
+    fn arrived(&mut self, sleeps: bool) {
+        self.stats.callers += 1;
+        trace::arrive(&self.dev, self.stats.flushes + 1, sleeps);
+    }
+
     /// Ends a batch: wakes those who sleep, and leaves the bios to the work item.
     fn end(&mut self, mut callers: Callers, result: Result) {
+        trace::complete(&self.dev, self.stats.flushes, callers.len(), result);
+
         callers.waiters.complete_all(result);
         self.engine.completed(callers.sleeping);
 
@@ -204,11 +232,15 @@ impl State {
     /// Takes the answer from the queue, if it is there.
     fn take_answer(&mut self) -> Option<Answer> {
         let (request, len) = self.queue.as_mut()?.get()?;
-        let answer = Answer::judge(len, request.response().get());
+        let status = request.response().get();
 
+        if cfg!(CONFIG_DEBUG_FS) {
+            self.stats.answered(self.sent.elapsed());
+        }
+        trace::answer(&self.dev, self.stats.flushes, len, status);
         self.requests[self.posted] = Some(request);
         self.answers = self.answers.wrapping_add(1);
-        Some(answer)
+        Some(Answer::judge(len, status))
     }
 
     /// Ends the batch that `answer` is for.
@@ -220,8 +252,8 @@ impl State {
             }
             Answered::Ended(callers, Err(failure)) => {
                 self.end(callers, Err(EIO));
-                self.failures += 1;
-                Some(Complaint::Failed(failure, self.failures))
+                self.stats.errors += 1;
+                Some(Complaint::Failed(failure, self.stats.errors))
             }
             Answered::Recover => {
                 self.out_of_step = true;
@@ -363,7 +395,7 @@ pub(crate) fn timeout_ms() -> u32 {
 impl Flush {
     /// The flush path of `dev`, without a queue yet: callers wait. May sleep.
     pub(crate) fn new(dev: ARef<device::Device>) -> Result<Arc<Self>> {
-        let state = State::new()?;
+        let state = State::new(dev.clone())?;
 
         Arc::pin_init(
             try_pin_init!(Self {
@@ -462,6 +494,11 @@ impl Flush {
         self.shared.state.lock().out_of_step
     }
 
+    /// What has happened so far. Any context.
+    pub(crate) fn stats(&self) -> Stats {
+        self.shared.state.lock().stats
+    }
+
     /// Whether there is a queue. Any context.
     pub(crate) fn is_attached(&self) -> bool {
         self.shared.state.lock().queue.is_some()
@@ -479,7 +516,10 @@ impl Flush {
                 return (false, None);
             }
             match state.engine.recover() {
-                Recovery::Reset => (true, None),
+                Recovery::Reset => {
+                    state.stats.recoveries += 1;
+                    (true, None)
+                }
                 Recovery::GiveUp(callers) => {
                     state.end(callers, Err(EIO));
                     (false, Some(Complaint::Broken("a reset did not help")))
@@ -606,6 +646,9 @@ impl RegionProvider for Flush {
                     .err()
                     .map(|(refused, _)| refused);
 
+                if refused.is_none() {
+                    state.arrived(true);
+                }
                 let result = joined.ok_or(match refused {
                     Some(Refused::Closed) => ENODEV,
                     _ => EIO,
@@ -625,6 +668,9 @@ impl RegionProvider for Flush {
             }
             let outcome = offer.take(|bio| refused = state.engine.arrive(bio).err());
 
+            if refused.is_none() {
+                state.arrived(false);
+            }
             (outcome, state.pump())
         });
 

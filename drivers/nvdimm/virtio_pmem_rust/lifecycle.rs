@@ -8,12 +8,14 @@ use crate::flush::{
 };
 use kernel::{
     alloc::scope::NoIo,
+    debugfs::Scope,
     device::{
         self,
         Core, //
     },
     impl_has_hr_timer,
     prelude::*,
+    str::CString,
     sync::{
         aref::ARef,
         Arc,
@@ -69,6 +71,8 @@ pub(crate) struct Lifecycle {
     queue: OrderedQueue,
     #[pin]
     watchdog: HrTimer<Self>,
+    #[pin]
+    _debugfs: Scope<Arc<Flush>>,
 }
 
 /// As long as it lives, a host that makes no progress for the time of the module's parameter while
@@ -104,6 +108,7 @@ impl Lifecycle {
     pub(crate) fn new(vdev: &virtio::Device<Core<'_>>) -> Result<Arc<Self>> {
         let dev: &device::Device<Core<'_>> = vdev.as_ref();
         let flush = Flush::new(dev.into())?;
+        let name = CString::try_from_fmt(fmt!("virtio_pmem_rust-{}", dev.name()))?;
         let recover = Recover {
             vdev: vdev.into(),
             flush: flush.clone(),
@@ -111,6 +116,11 @@ impl Lifecycle {
 
         Arc::pin_init(
             try_pin_init!(Self {
+                _debugfs <- Scope::dir(flush.clone(), &name, |flush, dir| {
+                    dir.read_callback_file(c"stats", flush, &|flush: &Arc<Flush>, f| {
+                        flush.stats().show(f)
+                    })
+                }),
                 flush,
                 recover <- new_embedded_work!(recover, "Lifecycle::recover"),
                 queue: OrderedQueue::builder()

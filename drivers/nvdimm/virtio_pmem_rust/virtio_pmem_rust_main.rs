@@ -9,6 +9,8 @@
 //! Specification: Virtual I/O Device (VIRTIO) Version 1.3, section 5.19 "PMEM Device".
 //! C header: [`include/uapi/linux/virtio_pmem.h`](srctree/include/uapi/linux/virtio_pmem.h)
 
+#![crate_name = "virtio_pmem_rust"]
+
 mod callers;
 // The file is also compiled by a host crate, and there it is public.
 #[allow(dead_code, unreachable_pub)]
@@ -16,6 +18,8 @@ mod engine;
 mod flush;
 mod lifecycle;
 mod range;
+mod stats;
+mod trace;
 
 use flush::Flush;
 use kernel::{

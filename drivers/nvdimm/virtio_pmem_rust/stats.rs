@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a device has done so far, as its file in debugfs shows it.
+
+use kernel::{
+    fmt,
+    prelude::*,
+    time::Delta, //
+};
+
+/// Latencies below 2^N microseconds, for N from 0; the last counts all that are longer.
+const BUCKETS: usize = 24;
+
+/// Counters of one device. Kept under the lock of the flush path.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Stats {
+    /// Callers that were taken.
+    pub(crate) callers: u64,
+    /// Flushes that were sent to the host.
+    pub(crate) flushes: u64,
+    /// The most callers that one host flush was sent for.
+    pub(crate) largest_batch: usize,
+    /// Flushes that the host failed.
+    pub(crate) errors: u64,
+    /// Resets at the device's own request, or because the ring was out of step with the host.
+    pub(crate) recoveries: u64,
+    /// How long the host took to answer.
+    latency: [u64; BUCKETS],
+}
+
+impl Stats {
+    /// A flush was sent for this many callers.
+    pub(crate) fn sent(&mut self, callers: usize) {
+        self.flushes += 1;
+        self.largest_batch = self.largest_batch.max(callers);
+    }
+
+    /// The host has answered, after `latency`.
+    pub(crate) fn answered(&mut self, latency: Delta) {
+        let micros = latency.as_micros_ceil().max(0) as u64;
+        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
+
+        self.latency[bucket.min(BUCKETS - 1)] += 1;
+    }
+
+    /// One counter a line, and the histogram as far as it is not empty.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "callers: {}", self.callers)?;
+        writeln!(f, "host_flushes: {}", self.flushes)?;
+        writeln!(f, "largest_batch: {}", self.largest_batch)?;
+        writeln!(f, "errors: {}", self.errors)?;
+        writeln!(f, "recoveries: {}", self.recoveries)?;
+
+        for (bucket, count) in self.latency.iter().enumerate().filter(|(_, n)| **n > 0) {
+            if bucket == BUCKETS - 1 {
+                writeln!(f, "latency_us_longer: {count}")?;
+            } else {
+                writeln!(f, "latency_us_below_{}: {count}", 1u64 << bucket)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[kunit_tests(virtio_pmem_rust_stats)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorts_latencies() {
+        let mut stats = Stats::default();
+
+        for micros in [0, 1, 2, 3, 4, 1000, i64::MAX / 1000] {
+            stats.answered(Delta::from_micros(micros));
+        }
+        assert_eq!(stats.latency[..4], [1, 1, 2, 1]);
+        assert_eq!(stats.latency[10], 1);
+        assert_eq!(stats.latency[BUCKETS - 1], 1);
+    }
+
+    #[test]
+    fn keeps_the_largest_batch() {
+        let mut stats = Stats::default();
+
+        stats.sent(3);
+        stats.sent(64);
+        stats.sent(1);
+        assert_eq!((stats.flushes, stats.largest_batch), (3, 64));
+    }
+}
