@@ -30,7 +30,8 @@ pub type Real = Engine<List, BUFFERS>;
 /// engine's does, unless it is overridden.
 #[allow(missing_docs)]
 pub trait Flush: Clone + Debug + Default + Eq + Hash {
-    /// Whether sending a flush twice is a fault. One whose point is another one says no.
+    /// Whether to look for what harms nobody by itself: a flush too many, an answer that is not
+    /// awaited. Where that would only come before the point that is to be made, it is not.
     const STRICT: bool = true;
 
     fn real(&self) -> &Real;

@@ -48,6 +48,8 @@ struct Ring {
     posted: Option<usize>,
     /// The lengths of the used elements that the driver has not taken.
     used: Vec<u32>,
+    /// How many answers to flushes of earlier rings have come here.
+    late: u8,
     /// There are new ones since the driver was last interrupted.
     interrupt: bool,
     /// The device is gone.
@@ -98,6 +100,13 @@ impl Host {
     }
     pub fn flushes(&self) -> usize {
         self.taken.len()
+    }
+
+    /// Whether the driver can know that a flush is still being worked on: late answers have not
+    /// confused it more than once.
+    pub fn owes(&self) -> bool {
+        let confused = self.ring.as_ref().is_none_or(|ring| ring.late > 1);
+        !confused && self.taken.iter().any(|taken| !taken.late)
     }
 
     /// Makes a new queue.
@@ -183,6 +192,7 @@ impl Host {
         if let (Some(ring), false) = (&mut self.ring, self.needs_reset) {
             ring.used.push(len);
             ring.interrupt = true;
+            ring.late += u8::from(late);
         }
         self.muddled |= late && how == How::Empty;
         covers

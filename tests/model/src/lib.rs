@@ -27,7 +27,7 @@
 //! - *broken*: everyone ends when the engine breaks; nothing is acknowledged after that.
 //! - *progress*: from every state a host that answers brings everyone to an end, and the engine to
 //!   rest.
-//! - *count*: the engine is idle only if nobody is left.
+//! - *count*: the engine is idle only if nobody is left, and quiet only if no answer is to come.
 //! - *memory*: response buffers that the host may still write to are known to the driver.
 //! - *queue*: the driver neither sends without a queue nor takes an element nobody asked for.
 //!

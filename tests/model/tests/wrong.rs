@@ -93,6 +93,8 @@ wrong! {
     /// Believes the used element, whatever the response buffer says.
     BelievesTheRing {}
 
+    const STRICT: bool = false;
+
     fn answered(&mut self, answer: engine::Answer) -> Answered<List> {
         self.real.answered(match answer {
             engine::Answer::Untouched(_) => engine::Answer::Done,
@@ -109,6 +111,8 @@ fn a_late_answer_does_not_count() {
 wrong! {
     /// Posts a response buffer again while an answer to it is missing.
     ReusesBuffers {}
+
+    const STRICT: bool = false;
 
     fn reset(&mut self, _: &dyn Fn(usize) -> bool) {
         self.real.reset(|_| true);
@@ -146,6 +150,23 @@ wrong! {
 #[test]
 fn a_ring_out_of_step_is_not_used() {
     must_violate::<SendsAgain>("durability", |event| event == NeedsReset);
+}
+
+wrong! {
+    /// Sees that a ring is out of step, and does not wait until the host has nothing in flight.
+    DoesNotWait {}
+
+    fn answered(&mut self, answer: engine::Answer) -> Answered<List> {
+        match self.real.answered(answer) {
+            Answered::Stale => self.real.stray(),
+            other => other,
+        }
+    }
+}
+
+#[test]
+fn a_ring_out_of_step_is_not_reset_too_early() {
+    must_violate::<DoesNotWait>("count", |_| false);
 }
 
 wrong! {
