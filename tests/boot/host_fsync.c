@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Preloaded into QEMU, whose answer to a flush is an fsync() of the backing file. Does with it what
+ * the test has planned, and keeps a record, so that a test decides when a host fails or hangs.
+ *
+ * FSYNC_PLAN names a file that says what to do, and may be replaced at any time:
+ *	pass		what was asked for
+ *	fail		nothing, and return EIO
+ *	delay N		wait for N milliseconds first
+ *	hang		wait until the plan is another one
+ *
+ * FSYNC_RECORD names a file that gets one line at the beginning and one at the end of each call:
+ *	begin INODE
+ *	end INODE RESULT
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int open_by_name_in(const char *variable, int flags)
+{
+	const char *path = getenv(variable);
+
+	return path ? open(path, flags | O_CLOEXEC) : -1;
+}
+
+static void read_plan(char *plan, size_t size)
+{
+	int fd = open_by_name_in("FSYNC_PLAN", O_RDONLY);
+	ssize_t len = 0;
+
+	if (fd >= 0) {
+		len = read(fd, plan, size - 1);
+		close(fd);
+	}
+	plan[len > 0 ? len : 0] = '\0';
+	plan[strcspn(plan, "\n")] = '\0';
+}
+
+static void record(const char *line)
+{
+	int fd = open_by_name_in("FSYNC_RECORD", O_WRONLY | O_APPEND);
+
+	if (fd < 0)
+		return;
+	/* One write is one line, whichever threads write. */
+	if (write(fd, line, strlen(line)) < 0)
+		perror("FSYNC_RECORD");
+	close(fd);
+}
+
+static int planned(long number, int fd)
+{
+	unsigned int milliseconds;
+	char plan[32], line[64];
+	int result, error;
+	struct stat stat;
+
+	if (fstat(fd, &stat) < 0)
+		return -1;
+	snprintf(line, sizeof(line), "begin %lu\n", (unsigned long)stat.st_ino);
+	record(line);
+
+	for (read_plan(plan, sizeof(plan)); !strcmp(plan, "hang"); read_plan(plan, sizeof(plan)))
+		usleep(5000);
+
+	if (sscanf(plan, "delay %u", &milliseconds) == 1)
+		usleep(milliseconds * 1000);
+
+	if (!strcmp(plan, "fail")) {
+		errno = EIO;
+		result = -1;
+	} else {
+		result = syscall(number, fd);
+	}
+
+	error = errno;
+	snprintf(line, sizeof(line), "end %lu %d\n", (unsigned long)stat.st_ino, result);
+	record(line);
+	errno = error;
+	return result;
+}
+
+int fsync(int fd)
+{
+	return planned(SYS_fsync, fd);
+}
+
+int fdatasync(int fd)
+{
+	return planned(SYS_fdatasync, fd);
+}

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A guest as the boot tests see it: its devices, its host, its complaints."""
+
+import asyncio
+import contextlib
+import dataclasses
+import re
+import time
+
+import pytest
+from qemu.qmp import QMPClient
+
+from guest import Disk, Guest
+
+MIB = 1 << 20
+
+# The names under which the drivers stand on the virtio bus; those of their modules, too.
+DRIVERS = {"rust": "virtio_pmem_rust", "c": "virtio_pmem"}
+
+# Virtio's number for pmem devices.
+PMEM = "0x001b"
+
+
+def dsync(disk, pages, first=0, pattern=0x5a):
+    """Return the command that writes pages to a disk with O_DIRECT and O_SYNC, one by one."""
+    return (f"xfs_io -d -s -c 'pwrite -q -S {pattern} -b 4k {4 * first}k {4 * pages}k' "
+            f"/dev/{disk}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A virtio-pmem device as the guest names it."""
+    virtio: str
+    pci: str
+
+    @property
+    def path(self):
+        """Its directory in sysfs."""
+        return f"/sys/bus/virtio/devices/{self.virtio}"
+
+
+class Machine(Guest):
+    """A guest under a host whose fsync the test plans. Leaving its context checks its console.
+
+    name is the test's; sizes, in bytes, makes pmem devices, each on its own file in folder.
+    """
+
+    def __init__(self, kernel, host, folder, *, sizes=(128 * MIB,), options="", **more):
+        self.host = host
+        disks = [Disk(folder / f"pmem{index}", size, options) for index, size in enumerate(sizes)]
+        super().__init__(kernel, pmem=disks, wrapper=host.wrapper(), **more)
+
+    def __exit__(self, kind, *rest):
+        with contextlib.ExitStack() as stack:
+            stack.callback(super().__exit__, kind, *rest)
+            if kind is None:
+                self.check()
+
+    def check(self):
+        """Fail if the kernel has spoken of a bug."""
+        assert self.complaints() == []
+
+    # Commands
+
+    def sh(self, script, timeout=None):
+        """Run a script that must succeed at each of its steps; return its output, stripped."""
+        return self.run(f"set -e\n{script}", timeout, check=True).output.strip()
+
+    def fails(self, script, timeout=None):
+        """Run a script that must fail; return its output."""
+        result = self.run(script, timeout)
+        assert result.status != 0, f"succeeded: {script}\n{result.output}"
+        return result.output.strip()
+
+    def later(self, name, script):
+        """Start a script in the background; join() returns what became of it."""
+        self.sh(f"""
+            rm -f /tmp/{name}.status
+            cat >/tmp/{name}.sh <<'SCRIPT'
+{script}
+SCRIPT
+            (sh /tmp/{name}.sh >/tmp/{name}.out 2>&1 </dev/null; echo $? >/tmp/{name}.new
+             mv /tmp/{name}.new /tmp/{name}.status) >/dev/null 2>&1 &
+        """)
+
+    def join(self, name, timeout=60):
+        """Wait for a script in the background; return its exit status and its output."""
+        self.until(f"[ -e /tmp/{name}.status ]", timeout)
+        return int(self.sh(f"cat /tmp/{name}.status")), self.sh(f"cat /tmp/{name}.out")
+
+    def done(self, name):
+        """Tell whether a script in the background has ended."""
+        return self.run(f"[ -e /tmp/{name}.status ]").status == 0
+
+    def until(self, condition, timeout=30):
+        """Wait until a command of the guest succeeds."""
+        tries = timeout * 10
+        result = self.run(f"""
+            for try in $(seq {tries}); do
+                {condition} && exit 0
+                usleep 100000
+            done
+            exit 1
+        """, timeout + 30)
+        if result.status:
+            raise self.error(f"not so within {timeout} s: {condition}\n{result.output}")
+
+    def qmp(self, *commands):
+        """Execute QMP commands, each a name and its arguments; return their results."""
+        async def talk():
+            client = QMPClient(self.name)
+            await client.connect(self.qmp_path)
+            try:
+                return [await client.execute(name, arguments) for name, arguments in commands]
+            finally:
+                await client.disconnect()
+        return asyncio.run(talk())
+
+    # Devices
+
+    def devices_found(self):
+        """List the guest's virtio-pmem devices, in the order of their ports."""
+        found = []
+        for line in self.sh(f"""
+            for device in /sys/bus/virtio/devices/virtio*; do
+                [ "$(cat $device/device)" != {PMEM} ] || readlink -f $device
+            done
+        """).splitlines():
+            *_, pci, virtio = line.split("/")
+            found.append(Device(virtio, pci))
+        return sorted(found, key=lambda device: device.pci)
+
+    def device(self):
+        """Return the guest's only virtio-pmem device."""
+        (device,) = self.devices_found()
+        return device
+
+    def bound(self, device):
+        """Return the driver that a device is bound to."""
+        return self.sh(f"basename $(readlink {device.path}/driver || echo none)")
+
+    def disk(self, device, timeout=30):
+        """Wait until a device has its disk; return the disk's name."""
+        # The region is registered asynchronously.
+        block = f"{device.path}/ndbus*/region*/namespace*/block/"
+        self.until(f"name=$(ls {block} 2>/dev/null) && [ -b /dev/$name ]", timeout)
+        return self.sh(f"ls {block}")
+
+    def write(self, disk, pages, first=0, pattern=0x5a):
+        """Write pages to a disk, each with a flush of its own."""
+        self.sh(dsync(disk, pages, first, pattern))
+
+    def unbind(self, device, timeout=60):
+        """Unbind a device from its driver; return the seconds it took."""
+        start = time.monotonic()
+        self.sh(f"echo {device.virtio} >{device.path}/driver/unbind", timeout)
+        return time.monotonic() - start
+
+    def bind(self, device, driver=None):
+        """Bind a device to a driver, the guest's own unless told; return the disk's name."""
+        name = DRIVERS[driver or self.driver]
+        self.sh(f"echo {device.virtio} >/sys/bus/virtio/drivers/{name}/bind")
+        return self.disk(device)
+
+    # Messages
+
+    def errors(self):
+        """List the messages of level error and above about the devices and what is on them."""
+        words = r"virtio|pmem|nd_|ndbus|region|namespace|EXT4|XFS|I/O error"
+        text = self.sh("dmesg -r")
+        return [line for line in text.splitlines()
+                if re.match(rf"<[0-3]>.*({words})", line)]
+
+    def clear_messages(self):
+        """Forget the kernel's messages so far."""
+        self.sh("dmesg -c >/dev/null")
+
+
+def both_drivers(function):
+    """Run a test under each driver: what holds for C is no invention of ours."""
+    return pytest.mark.parametrize("driver", list(DRIVERS))(function)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Hosts that fail flushes, and hosts that do not answer them."""
+
+import pytest
+from machine import DRIVERS, both_drivers, dsync
+
+TIMEOUT = 3
+GIVES_UP = f"virtio_pmem_rust.timeout={TIMEOUT}"
+
+# An AIO writer can be frozen while its bios wait for the host; a sleeping caller cannot.
+ASYNC = ("fio --name=aio --filename=/dev/{disk} --ioengine=libaio --direct=1 --rw=write --bs=4k "
+         "--size=64k --iodepth=4 --sync=dsync")
+
+
+@both_drivers
+def test_failed_flush(boot, driver):
+    """A flush that the host fails is an I/O error for its callers; the next one works again."""
+    with boot(driver=driver) as machine:
+        disk = machine.disk(machine.device())
+        commands = (f"xfs_io -c fsync /dev/{disk}", dsync(disk, 1), ASYNC.format(disk=disk))
+        for _ in range(3):
+            for command in commands:
+                machine.host.plan("fail")
+                before = machine.host.begun()
+                assert "Input/output error" in machine.fails(command)
+                assert machine.host.begun() > before
+                machine.host.plan("pass")
+                machine.sh(command)
+
+
+def test_failed_flush_for_many(boot):
+    """Of writers that share flushes, each one is told of the failure, and none for ever."""
+    with boot() as machine:
+        disk = machine.disk(machine.device())
+        before = machine.host.begun()
+        machine.host.plan("hang")
+        for index in range(8):
+            machine.later(f"writer{index}", dsync(disk, 1, index))
+        machine.host.wait_begun(before + 1)
+        machine.sh("sleep 1")
+        machine.host.plan("fail")
+        for index in range(8):
+            status, output = machine.join(f"writer{index}")
+            assert status != 0
+            assert "Input/output error" in output
+        machine.host.plan("pass")
+        machine.write(disk, 8)
+
+
+def test_file_system_survives_failure(boot):
+    """A failed flush is the error of an fsync in a file system; after a repair all is well."""
+    with boot() as machine:
+        disk = machine.disk(machine.device())
+        machine.sh(f"""
+            mkfs.ext4 -q -b 4096 /dev/{disk}
+            mount /dev/{disk} /mnt
+            dd if=/dev/urandom of=/mnt/file bs=4k count=16 conv=fsync 2>/dev/null
+            sha256sum /mnt/file >/tmp/sum
+        """)
+        machine.host.plan("fail")
+        machine.fails("dd if=/dev/zero of=/mnt/other bs=4k count=1 conv=fsync 2>&1")
+        machine.host.plan("pass")
+        machine.run("umount /mnt")
+        # e2fsck says 1 when it has corrected something.
+        machine.sh(f"""
+            e2fsck -fy /dev/{disk} >/dev/null 2>&1 || [ $? = 1 ]
+            mount /dev/{disk} /mnt
+            sha256sum -c /tmp/sum
+            umount /mnt
+        """)
+
+
+def test_hung_host_at_unbind(boot):
+    """A host that never answers holds an unbind up for a bounded time, and callers fail."""
+    with boot(append=GIVES_UP) as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        before = machine.host.begun()
+        machine.host.plan("hang")
+        machine.later("sleeper", f"xfs_io -c fsync /dev/{disk}")
+        machine.later("writer", ASYNC.format(disk=disk))
+        machine.host.wait_begun(before + 1)
+        assert machine.unbind(device) < 10 * TIMEOUT
+        for name in ("sleeper", "writer"):
+            status, output = machine.join(name)
+            assert status != 0, output
+        machine.wait_console("virtio_pmem_rust .*the host does not answer")
+        machine.host.plan("pass")
+        # QEMU still has the old request; wait for its answer before the device is used again.
+        machine.sh("sleep 1")
+        disk = machine.bind(device)
+        machine.write(disk, 4)
+
+
+def test_late_answer(boot):
+    """An answer to a request of before an unbind acknowledges nothing afterwards."""
+    with boot(append=GIVES_UP) as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        before = machine.host.begun()
+        machine.host.plan("hang")
+        machine.later("first", f"xfs_io -c fsync /dev/{disk}")
+        machine.host.wait_begun(before + 1)
+        machine.unbind(device)
+        assert machine.join("first")[0] != 0
+        disk = machine.bind(device)
+        machine.later("second", f"xfs_io -c fsync /dev/{disk}")
+        machine.host.wait_begun(before + 2)
+        # The first one's answer comes first. The second may fail, but must not succeed by it.
+        machine.host.plan("delay 2000")
+        machine.until("[ -e /tmp/second.status ]")
+        status, _ = machine.join("second")
+        if status == 0:
+            assert machine.host.ended() >= before + 2
+        machine.host.plan("pass")
+        machine.sh("sleep 1")
+        machine.unbind(device)
+        disk = machine.bind(device)
+        machine.write(disk, 4)
+
+
+@pytest.mark.parametrize("driver", list(DRIVERS))
+def test_slow_host(boot, driver):
+    """Against a host that takes a tenth of a second, many callers are served, with their data."""
+    with boot(driver=driver) as machine:
+        disk = machine.disk(machine.device())
+        machine.host.plan("delay 100")
+        machine.sh(f"""
+            fio --name=slow --filename=/dev/{disk} --numjobs=8 --size=16k \\
+                --offset_increment=16k --bs=4k --rw=write --direct=1 --ioengine=psync --sync=1 \\
+                --verify=crc32c --verify_fatal=1 >/tmp/fio 2>&1 || {{ cat /tmp/fio; exit 1; }}
+        """)
+        assert machine.errors() == []

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Flushes: who asks for one gets one, and waits until the host has answered."""
+
+import pytest
+from machine import DRIVERS, dsync
+
+pytestmark = pytest.mark.parametrize("shared", list(DRIVERS), indirect=True)
+
+# Writes of one page each by AIO, O_DIRECT: with O_DSYNC each is a bio with FUA, and nothing else.
+AIO = ("fio --name=aio --filename=/dev/{disk} --ioengine=libaio --direct=1 --rw=write --bs=4k "
+       "--size=128k --iodepth={depth} {more} >/tmp/fio 2>&1 || {{ cat /tmp/fio; exit 1; }}")
+
+
+def test_no_needless_flush(machine):
+    """Writes that ask for no durability cost no flush."""
+    disk = machine.disk(machine.device())
+    machine.sh(f"xfs_io -c fsync /dev/{disk}")
+    before = machine.host.begun()
+    machine.sh(f"xfs_io -d -c 'pwrite -q -b 4k 0 128k' /dev/{disk}")
+    assert machine.host.begun() == before
+
+
+def test_fsync(machine):
+    """An fsync of the disk is one flush: the path of callers that sleep."""
+    disk = machine.disk(machine.device())
+    before = machine.host.ended()
+    for count in range(1, 4):
+        machine.sh(f"xfs_io -c fsync /dev/{disk}")
+        assert machine.host.ended() == before + count
+
+
+@pytest.mark.parametrize("depth", [1, 16])
+def test_fua(machine, depth):
+    """Forced unit access reaches the host: the path of callers that hand a bio over.
+
+    One at a time, each costs a flush. Many at a time may share, but somebody has to flush.
+    """
+    disk = machine.disk(machine.device())
+    before = machine.host.ended()
+    machine.sh(AIO.format(disk=disk, depth=depth, more="--sync=dsync"))
+    flushes = machine.host.ended() - before
+    assert flushes >= 32 if depth == 1 else flushes >= 2
+
+
+def test_waits_for_the_host(machine):
+    """Neither kind of caller returns before the host has answered a flush."""
+    disk = machine.disk(machine.device())
+    commands = {
+        "fsync": f"xfs_io -c fsync /dev/{disk}",
+        "fua": AIO.format(disk=disk, depth=4, more="--sync=dsync"),
+        "both": dsync(disk, 1),
+    }
+    for name, command in commands.items():
+        before = machine.host.begun()
+        machine.host.plan("hang")
+        machine.later(name, command)
+        machine.host.wait_begun(before + 1)
+        machine.sh("sleep 1")
+        assert not machine.done(name), f"{name} has not waited"
+        machine.host.plan("pass")
+        status, output = machine.join(name)
+        assert status == 0, output
+
+
+def test_16_writers(machine):
+    """16 writers with fsync after each write, in one file system, find what they have written."""
+    disk = machine.disk(machine.device())
+    before = machine.host.ended()
+    machine.sh(f"""
+        mkfs.ext4 -q -b 4096 /dev/{disk}
+        mount /dev/{disk} /mnt
+        fio --name=writer --directory=/mnt --numjobs=16 --size=128k --bs=4k --rw=randwrite \\
+            --ioengine=psync --fsync=1 --verify=crc32c --verify_fatal=1 --group_reporting \\
+            >/tmp/fio 2>&1 || {{ cat /tmp/fio; exit 1; }}
+        umount /mnt
+        e2fsck -fn /dev/{disk} >/dev/null 2>&1
+    """, timeout=120)
+    # Callers may share a flush, but not all the same.
+    assert machine.host.ended() - before >= 32
+    assert machine.errors() == []
+
+
+def test_16_raw_writers(machine):
+    """16 writers with O_SYNC on the disk itself: both kinds of callers at once."""
+    disk = machine.disk(machine.device())
+    machine.sh(f"""
+        fio --name=raw --filename=/dev/{disk} --numjobs=16 --size=128k --offset_increment=128k \\
+            --bs=4k --rw=randwrite --direct=1 --ioengine=psync --sync=1 --verify=crc32c \\
+            --verify_fatal=1 --group_reporting >/tmp/fio 2>&1 || {{ cat /tmp/fio; exit 1; }}
+    """, timeout=120)
+    assert machine.errors() == []

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The driver as a module: found by its alias, kept while it is in use, gone when it is not."""
+
+import pytest
+from machine import DRIVERS, both_drivers
+
+LOADED = "lsmod | grep -q '^{} '"
+
+
+def loaded(machine, driver="rust"):
+    """Tell whether a driver's module is loaded."""
+    return machine.run(LOADED.format(DRIVERS[driver])).status == 0
+
+
+@both_drivers
+def test_alias(boot, driver):
+    """A device finds its driver's module by the alias alone: nothing names the module."""
+    with boot(driver=driver) as machine:
+        device = machine.device()
+        assert machine.sh(f"cat {device.path}/modalias") == "virtio:d0000001Bv00001AF4"
+        aliases = machine.sh(f"grep ' {DRIVERS[driver]}$' /lib/modules/*/modules.alias")
+        assert aliases.split() == ["alias", "virtio:d0000001Bv*", DRIVERS[driver]]
+        assert machine.bound(device) == DRIVERS[driver]
+        assert loaded(machine, driver)
+
+
+def test_modinfo(boot):
+    """The module says whose and what it is."""
+    with boot(sizes=(), driver="none") as machine:
+        text = machine.sh(f"modinfo {DRIVERS['rust']}")
+        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        fields = {name.strip(): value.strip() for name, value in fields.items()}
+        assert fields["license"] == "GPL"
+        assert fields["description"]
+        assert fields["author"]
+        assert "virtio:d0000001Bv*" in text
+        assert "timeout" in text
+
+
+def test_no_device(boot):
+    """Without a device nothing loads the driver; loaded by hand, it waits and goes again."""
+    with boot(sizes=()) as machine:
+        assert not loaded(machine)
+        for _ in range(5):
+            machine.sh(f"modprobe {DRIVERS['rust']}; rmmod {DRIVERS['rust']}")
+        assert not loaded(machine)
+        assert machine.errors() == []
+
+
+@both_drivers
+def test_rmmod(boot, driver):
+    """A module whose region is enabled stays; after an unbind it goes, and it can come again."""
+    name = DRIVERS[driver]
+    with boot(driver=driver) as machine:
+        device = machine.device()
+        machine.disk(device)
+        machine.sh("echo precious | dd of=/dev/pmem0 conv=fsync 2>/dev/null")
+        machine.fails(f"rmmod {name}")
+        assert loaded(machine, driver)
+        assert machine.bound(device) == name
+
+        machine.unbind(device)
+        machine.sh(f"rmmod {name}")
+        assert not loaded(machine, driver)
+        assert machine.run("ls /dev/pmem*").status != 0
+
+        machine.sh(f"modprobe -b {machine.sh(f'cat {device.path}/modalias')}")
+        assert machine.bound(device) == name
+        disk = machine.disk(device)
+        assert machine.sh(f"head -n 1 /dev/{disk}") == "precious"
+        assert machine.errors() == []
+
+
+@pytest.mark.parametrize("first, second", [("rust", "c"), ("c", "rust")])
+def test_handover(boot, first, second):
+    """What was written under one driver is there under the other."""
+    with boot(driver=first) as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        machine.sh(f"""
+            mkfs.ext4 -q -b 4096 /dev/{disk}
+            mount /dev/{disk} /mnt
+            dd if=/dev/urandom of=/mnt/file bs=64k count=16 conv=fsync 2>/dev/null
+            sha256sum /mnt/file >/tmp/sum
+            umount /mnt
+        """)
+        machine.unbind(device)
+        machine.sh(f"rmmod {DRIVERS[first]}; modprobe {DRIVERS[second]}")
+        assert machine.bound(device) == DRIVERS[second]
+        disk = machine.disk(device)
+        machine.sh(f"""
+            e2fsck -fn /dev/{disk} >/dev/null 2>&1
+            mount /dev/{disk} /mnt
+            sha256sum -c /tmp/sum
+            umount /mnt
+        """)
+        assert machine.errors() == []

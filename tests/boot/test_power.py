@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Suspend, hibernation and shutdown."""
+
+import time
+
+import pytest
+from machine import MIB, both_drivers
+
+from guest import Disk
+
+TIMEOUT = 3
+GIVES_UP = f"virtio_pmem_rust.timeout={TIMEOUT}"
+
+# Writes by AIO, four in flight, each with a flush of its own; then all is read and compared. A
+# task that sleeps in a flush could not be frozen; one whose bios wait for the host can.
+AIO = ("fio --name=aio --filename=/dev/{disk} --ioengine=libaio --direct=1 --rw=randwrite --bs=4k "
+       "--size={size} --iodepth=4 --sync=dsync --verify=crc32c --verify_fatal=1 --thread")
+
+
+def start_load(machine, disk):
+    """Write and compare until stop_load()."""
+    machine.sh("rm -f /tmp/stop")
+    machine.later("load", f"""
+        until [ -e /tmp/stop ]; do {AIO.format(disk=disk, size="2m")} || exit 1; done
+    """)
+    machine.host.wait_begun(machine.host.begun() + 20)
+
+
+def stop_load(machine):
+    """End the load; fail if it has seen an error or a byte that it had not written."""
+    machine.host.wait_begun(machine.host.begun() + 20)
+    machine.sh("touch /tmp/stop")
+    status, output = machine.join("load", 120)
+    assert status == 0, output
+
+
+def prepare(machine, level):
+    """Let sleep go as far as a level of pm_test, and for a second only."""
+    machine.sh(f"""
+        echo 1 >/sys/module/suspend/parameters/pm_test_delay
+        echo 1 >/sys/module/hibernate/parameters/pm_test_delay
+        echo {level} >/sys/power/pm_test
+    """)
+
+
+@pytest.mark.parametrize("state", ["mem", "disk"])
+def test_suspend_under_load(boot, state):
+    """Writers in flight survive suspend and hibernation: no error, no lost write."""
+    with boot() as machine:
+        start_load(machine, machine.disk(machine.device()))
+        for level in ("freezer", "devices", "devices", "platform"):
+            prepare(machine, level)
+            machine.sh(f"echo {state} >/sys/power/state", 90)
+            # The same load goes on.
+            machine.host.wait_begun(machine.host.begun() + 20)
+            assert not machine.done("load")
+        stop_load(machine)
+        assert machine.errors() == []
+
+
+@both_drivers
+def test_suspend_mounted(boot, driver):
+    """A mounted file system is the same after each of five suspends, and can be written."""
+    with boot(driver=driver) as machine:
+        prepare(machine, "devices")
+        machine.sh("mkfs.ext4 -q -b 4096 /dev/pmem0; mount /dev/pmem0 /mnt; mkdir /tmp/sums")
+        for turn in range(5):
+            machine.sh(f"""
+                cd /mnt
+                dd if=/dev/urandom of={turn} bs=64k count=4 conv=fsync 2>/dev/null
+                sha256sum {turn} >/tmp/sums/{turn}
+                echo mem >/sys/power/state
+                cat /tmp/sums/* | sha256sum -c
+            """, 90)
+        machine.sh("umount /mnt; e2fsck -fn /dev/pmem0 >/dev/null 2>&1")
+        assert machine.errors() == []
+
+
+def test_suspend_to_ram(boot):
+    """A machine that has really slept, and whose devices were reset by it, goes on."""
+    with boot() as machine:
+        start_load(machine, machine.disk(machine.device()))
+        for _ in range(2):
+            machine.later("sleep", "echo deep >/sys/power/mem_sleep; echo mem >/sys/power/state")
+            limit = time.monotonic() + 60
+            while machine.qmp(("query-status", {}))[0]["status"] != "suspended":
+                assert time.monotonic() < limit, machine.error("does not sleep")
+                time.sleep(0.2)
+            machine.qmp(("system_wakeup", {}))
+            status, output = machine.join("sleep")
+            assert status == 0, output
+            machine.host.wait_begun(machine.host.begun() + 20)
+            assert not machine.done("load")
+        stop_load(machine)
+        assert machine.errors() == []
+
+
+def test_hibernation(boot, folder):
+    """A guest that was written to a disk and powered off goes on in another QEMU."""
+    swap = Disk(folder / "swap", 512 * MIB)
+    with boot(blk=[swap]) as machine:
+        machine.sh("""
+            mkfs.ext4 -q -b 4096 /dev/pmem0
+            mount /dev/pmem0 /mnt
+            dd if=/dev/urandom of=/mnt/before bs=64k count=16 conv=fsync 2>/dev/null
+            dd if=/dev/urandom of=/mnt/dirty bs=64k count=16 2>/dev/null
+            cd /mnt
+            sha256sum before dirty >/tmp/sums
+            mkswap /dev/vda >/dev/null
+            swapon /dev/vda
+            cat /sys/block/vda/dev >/sys/power/resume
+            echo shutdown >/sys/power/disk
+        """)
+        machine.later("hibernate", "echo disk >/sys/power/state")
+        assert machine.wait(120) == 0
+    with boot(blk=[swap], append="resume=/dev/vda") as machine:
+        status, output = machine.join("hibernate")
+        assert status == 0, output
+        machine.sh("""
+            cd /mnt
+            sha256sum -c /tmp/sums
+            dd if=/dev/urandom of=/mnt/after bs=64k count=16 conv=fsync 2>/dev/null
+            cd /
+            umount /mnt
+            e2fsck -fn /dev/pmem0 >/dev/null 2>&1
+        """)
+        assert machine.errors() == []
+
+
+def test_suspend_with_slow_host(boot):
+    """Suspend waits for the flush that is with the host; nobody is failed."""
+    with boot() as machine:
+        prepare(machine, "devices")
+        before = machine.host.begun()
+        machine.host.plan("delay 2000")
+        machine.later("writer", AIO.format(disk="pmem0", size="32k"))
+        machine.host.wait_begun(before + 1)
+        machine.sh("echo mem >/sys/power/state", 90)
+        machine.host.plan("pass")
+        status, output = machine.join("writer")
+        assert status == 0, output
+        assert machine.errors() == []
+
+
+def test_suspend_with_hung_host(boot):
+    """A host that does not answer aborts a suspend in bounded time; nobody is failed by it."""
+    with boot(append=GIVES_UP) as machine:
+        prepare(machine, "devices")
+        before = machine.host.begun()
+        machine.host.plan("hang")
+        machine.later("writer", AIO.format(disk="pmem0", size="32k"))
+        machine.host.wait_begun(before + 1)
+        start = time.monotonic()
+        machine.fails("echo mem >/sys/power/state", 90)
+        assert time.monotonic() - start < 10 * TIMEOUT
+        machine.host.plan("pass")
+        status, output = machine.join("writer")
+        assert status == 0, output
+        # Once the host answers, there is nothing left in the way.
+        machine.sh("echo mem >/sys/power/state", 90)
+        machine.write("pmem0", 4)
+
+
+@both_drivers
+def test_poweroff_under_load(boot, driver):
+    """Powering off with a mounted, dirty file system and busy writers ends, and soon."""
+    with boot(driver=driver) as machine:
+        machine.sh("""
+            mkfs.ext4 -q -b 4096 /dev/pmem0
+            mount /dev/pmem0 /mnt
+            dd if=/dev/urandom of=/mnt/synced bs=64k count=16 conv=fsync 2>/dev/null
+            dd if=/dev/zero of=/mnt/dirty bs=64k count=16 2>/dev/null
+        """)
+        sums = machine.sh("cd /mnt; sha256sum synced")
+        for index in range(4):
+            machine.later(f"load{index}", f"""
+                while dd if=/dev/zero of=/mnt/load{index} bs=4k count=4 conv=fsync; do :; done
+            """)
+        machine.host.wait_begun(machine.host.begun() + 20)
+        machine.send("poweroff -n -f")
+        assert machine.wait(30) == 0
+    with boot(driver=driver) as machine:
+        assert machine.sh("mount /dev/pmem0 /mnt; cd /mnt; sha256sum synced") == sums
+        machine.sh("umount /mnt; e2fsck -fn /dev/pmem0 >/dev/null 2>&1")
+
+
+def test_poweroff_with_slow_host(boot):
+    """A shutdown waits for a host that takes its time, within bounds."""
+    with boot(append=GIVES_UP) as machine:
+        before = machine.host.begun()
+        machine.host.plan("delay 2000")
+        machine.later("writer", AIO.format(disk="pmem0", size="2m"))
+        machine.host.wait_begun(before + 1)
+        machine.send("poweroff -n -f")
+        assert machine.wait(60) == 0
