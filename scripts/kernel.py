@@ -65,7 +65,7 @@ def compile_kernel(kdir, name, out):
     log = steps.log_path(f"kernel-{name}")
     with steps.step(f"kernel {name}"):
         config.merge(name, out, make)
-        steps.run([*make, "bzImage", "modules", "usr/gen_init_cpio"], log)
+        steps.run([*make, "bzImage", "modules"], log)
         shutil.rmtree(out / "modules", ignore_errors=True)
         steps.run([*make, f"INSTALL_MOD_PATH={out / 'modules'}", "modules_install"], log,
                   append=True)
