@@ -43,7 +43,7 @@ def choose(kernel):
     except OSError:
         known = []
     if len(known) == 2 and known[0] == boot and known[1] in CHOICES:
-        steps.say(f"accelerator: {known[1]} (found out before; {note})")
+        steps.say(f"accelerator: {known[1]}")
         return known[1]
     found, why = probe(kernel)
     steps.say(f"accelerator: {found} ({why})")
