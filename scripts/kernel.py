@@ -29,8 +29,8 @@ class Kernel:
 
     @property
     def image(self):
-        """The bootable image."""
-        return self.out / "arch/x86/boot/bzImage"
+        """The bootable image; QEMU starts it by PVH, so there is nothing to decompress."""
+        return self.out / "vmlinux"
 
     @property
     def initramfs(self):
@@ -65,7 +65,7 @@ def compile_kernel(kdir, name, out):
     log = steps.log_path(f"kernel-{name}")
     with steps.step(f"kernel {name}"):
         config.merge(name, out, make)
-        steps.run([*make, "bzImage", "modules"], log)
+        steps.run([*make, "vmlinux", "modules"], log)
         shutil.rmtree(out / "modules", ignore_errors=True)
         steps.run([*make, f"INSTALL_MOD_PATH={out / 'modules'}", "modules_install"], log,
                   append=True)
