@@ -335,8 +335,9 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             text += f" (its time limit of {self.timeout} s is over)"
         parts = [f"guest {self.name}: {text}"]
         if self.process is not None and self.process.poll() is not None:
-            parts.append(f"QEMU has ended ({self.process.returncode})\n"
-                         + steps.tail(self.qemu_log, 5))
+            said = self.qemu_log.read_text(errors="replace").splitlines()[1:]
+            parts.append(f"QEMU has ended ({self.process.returncode}): {' '.join(said[-5:])}\n"
+                         f"command line: {self.qemu_log}")
         parts.append(steps.tail(self.console_log))
         return GuestError("\n".join(parts))
 
