@@ -353,6 +353,7 @@ impl<T: Driver> Adapter<T> {
         let vdev = unsafe { Self::device(vdev) };
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
+        virtqueue::prepare(vdev);
         from_result(|| {
             dev.set_drvdata(T::probe(vdev))
                 .inspect_err(|_| virtqueue::release(vdev))?;

@@ -118,6 +118,13 @@ fn quiesce(vdev: &Device) {
     }
 }
 
+/// Makes a device fit for the queues of a driver that is about to bind. Called by the bus adapter
+/// before probe.
+pub(super) fn prepare(vdev: &Device<CoreInternal<'_>>) {
+    // SAFETY: `priv` belongs to the driver that is bound, and drivers in C leave it behind.
+    unsafe { (*vdev.as_raw()).priv_ = ptr::null_mut() };
+}
+
 /// Ends everything that a driver may have left in the device's queues. Called by the bus adapter
 /// after remove and after a failed probe. May sleep.
 pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
