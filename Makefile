@@ -4,6 +4,7 @@
 # The tools read these from the environment, where nothing has to be quoted twice.
 export KDIR ARCH RUSTC RUSTDOC RUSTFMT CLIPPY_DRIVER RUST_LIB_SRC BINDGEN LLVM O
 export DRIVER KERNEL MEM SMP PMEM_SIZE QEMU_ARGS TIMEOUT RUN SCRIPT ACCEL QEMU NO_INSTALL
+export QUICK CHECK JOBS ROUNDS DELAYS
 export PYTHONDONTWRITEBYTECODE := 1
 
 tool = @sh scripts/python.sh scripts/
@@ -61,6 +62,12 @@ kunit:
 boot-test:
 	$(tool)check.py boot-test
 
+#:   bench       the Rust driver beside the C driver and virtio-blk: a table, the targets,
+#:               build/bench/bench.json and bench.svg (ten minutes; QUICK=1: two)
+.PHONY: bench
+bench:
+	$(tool)bench.py
+
 #:   lint        rustfmt, clippy, checkpatch, shellcheck, ruff
 lint:
 	$(tool)lint.py
@@ -84,5 +91,10 @@ clean:
 #:   QEMU_ARGS='...'     more arguments for QEMU
 #:   QEMU=PROGRAM        which QEMU (qemu-system-x86_64)
 #:   ACCEL=kvm|tcg       the accelerator; without it KVM if a guest really runs, else TCG
+#:   QUICK=1             a short benchmark; the figures are rough
+#:   CHECK=1             a benchmark fails when it misses a target
+#:   JOBS='1 64'  DELAYS='0 2 10'  ROUNDS=3
+#:                       what is measured: numbers of fio's jobs; by how many milliseconds each
+#:                       of the host's fsyncs takes longer; how often
 #:   TIMEOUT=180         seconds after which the guest is killed
 #:   XDG_CACHE_HOME=DIR  the kernel's download is kept in virtio-pmem-rust/ there (~/.cache)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The benchmark understands fio and strace, and calls no target met that is not."""
+
+import json
+import xml.etree.ElementTree
+
+import pytest
+
+import bench
+import bench_report
+import plot
+import settings
+import steps
+from bench_report import Count, Point, Results, Target
+
+
+def filled(rust=(20000, 21000, 19000)):
+    results = Results()
+    for jobs, c, ours, blk in [(1, (990, 1000, 1010), (1000, 1010, 1020), (2000,) * 3),
+                               (64, (1000, 1100, 900), rust, (15000, 16000, 40000))]:
+        for device, rates in (("c", c), ("rust", ours), ("blk", blk)):
+            for rate in rates:
+                results.add(Point(0, "fsync", jobs), device, rate)
+    results.add_count(0, "fsync", "c", Count(500, 500))
+    results.add_count(0, "fsync", "rust", Count(30, 900))
+    return results
+
+
+def test_each_round_is_compared_with_itself():
+    results = filled()
+    point = Point(0, "fsync", 64)
+    assert results.median(point, "blk") == 16000
+    assert results.ratios(point, "rust", "c") == pytest.approx([20, 19.09, 21.11], abs=0.01)
+    assert results.ratios(point, "rust", "nothing") == []
+    assert results.median(Point(2, "fsync", 64), "c") is None
+
+
+def test_targets_are_held_against_what_was_measured():
+    found = {target.text: target.verdict for target in bench_report.targets(filled())}
+    assert found == {
+        "rust/c at 64 jobs, fsync, host as it is": "met",
+        "rust/blk at 64 jobs, fsync, host as it is": "met",
+        "rust/c at 1 job, fsync, host as it is": "met",
+        "host flushes per write at 64 jobs, fsync, host as it is": "met",
+    }
+    found = {target.text: target.verdict
+             for target in bench_report.targets(filled(rust=(5000, 6000, 7000)))}
+    assert found["rust/c at 64 jobs, fsync, host as it is"] == "not met"
+
+
+@pytest.mark.parametrize(("values", "at_most", "verdict"), [
+    ((0.9, 1.0, 1.2), False, "met"),
+    ((0.9, 0.99, 1.2), False, "not met, but within the spread of the rounds"),
+    ((0.9, 0.95, 0.99), False, "not met"),
+    ((1.1,), True, "not met"),
+    ((0.9,), True, "met"),
+])
+def test_verdicts(values, at_most, verdict):
+    target = Target("text", 1, values, at_most)
+    assert target.verdict == verdict and str(target).endswith(verdict)
+
+
+def test_the_table_shows_medians_and_ratios():
+    lines = bench_report.table(filled()).splitlines()
+    assert lines[1].split() == ["jobs", "c", "rust", "blk", "rust/c", "rust/blk"]
+    assert lines[3].split() == ["64", "1000", "20000", "16000", "20.0", "1.31"]
+    assert lines[-1].split()[-2:] == ["1.00", "0.0333"]
+
+
+def test_a_table_with_gaps():
+    results = Results()
+    results.add(Point(0, "dsync", 1), "c", 5)
+    assert bench_report.table(results).splitlines()[2].split() == ["1", "5.00", "-", "-", "-", "-"]
+    assert bench_report.targets(results) == []
+
+
+def test_the_document_is_json():
+    text = json.dumps(bench_report.document(filled(), {"rounds": 3}))
+    again = json.loads(text)
+    assert again["about"] == {"rounds": 3}
+    assert {"host_delay_ms": 0, "mode": "fsync", "jobs": 64, "device": "rust",
+            "flushes": 30, "writes": 900} in again["host_flushes"]
+    assert len(again["rates"]) == 6 and len(again["ratios"]) == 4 and len(again["targets"]) == 4
+
+
+def group(name, iops=5.5, writes=9, error=0):
+    return {"jobname": name, "error": error, "write": {"iops": iops, "total_ios": writes}}
+
+
+def test_fio_report():
+    text = "note: something\n" + json.dumps({"jobs": [group("1"), group("64", 7.5, 80)]})
+    assert bench.fio_writes(text) == {1: (5.5, 9), 64: (7.5, 80)}
+
+
+@pytest.mark.parametrize("text", [
+    "fio: it went wrong", "{", '{"jobs": [{}]}', json.dumps({"jobs": [group("1", error=5)]}),
+    json.dumps({"jobs": [group("64", writes=0)]}),
+])
+def test_a_bad_fio_report_is_no_measurement(text):
+    with pytest.raises(steps.Trouble):
+        bench.fio_writes(text)
+
+
+def test_fio_measures_one_number_of_jobs_after_the_other():
+    text = bench.fio_text("/dev/vda", "dsync", (1, 64), 1.5)
+    assert "sync=dsync" in text and "runtime=1500ms" in text
+    assert text.endswith("[1]\nnumjobs=1\nstonewall\n[64]\nnumjobs=64\nstonewall")
+
+
+def test_strace_log(tmp_path):
+    host = bench.Host(tmp_path, 2, counting=True)
+    host.log.write_text("12 fsync(9 <unfinished ...>\n13 fdatasync(10) = 0 (DELAYED)\n"
+                        "12 <... fsync resumed>) = 0 (DELAYED)\n12 +++ exited with 0 +++\n")
+    assert host.fsyncs() == 2
+    assert "inject=fsync,fdatasync:delay_enter=2ms" in host.wrapper()
+
+
+def test_the_host_as_it_is_runs_without_strace(tmp_path):
+    assert bench.Host(tmp_path, 0, counting=False).wrapper() == []
+
+
+def test_the_default_run_is_short(monkeypatch):
+    for name in ("QUICK", "JOBS", "ROUNDS", "DELAYS"):
+        monkeypatch.delenv(name, raising=False)
+    assert bench.plan().estimate() <= 600
+    monkeypatch.setenv("QUICK", "1")
+    assert bench.plan().estimate() <= 160
+
+
+@pytest.mark.parametrize(("name", "value"), [("JOBS", "many"), ("JOBS", "0"), ("DELAYS", "-1"),
+                                             ("QUICK", "yes"), ("ROUNDS", "0")])
+def test_bad_variables(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(settings.BadSetting, match=name):
+        bench.plan()
+
+
+def test_drawing():
+    results = filled()
+    results.add(Point(10, "dsync", 1), "c", 50)
+    root = xml.etree.ElementTree.fromstring(bench.drawing(results))
+    spaces = {"": "http://www.w3.org/2000/svg"}
+    assert len(root.findall("rect", spaces)) == 3  # the background and two panels
+    assert len(root.findall("polyline", spaces)) == 4
+    words = {element.text for element in root.findall("text", spaces)}
+    assert {"virtio-blk", "64", "20k", "fsync after each write, host as it is"} <= words
+
+
+@pytest.mark.parametrize(("low", "high", "found"), [
+    (1, 100, [1, 2, 5, 10, 20, 50, 100]), (90, 450, [50, 100, 200, 500]), (7, 7, [5, 10]),
+    (600, 9000, [500, 1000, 2000, 5000, 10000]),
+])
+def test_ticks_enclose_the_values(low, high, found):
+    assert plot.ticks(low, high) == pytest.approx(found)
