@@ -458,12 +458,13 @@ impl Flush {
         let Some(queue) = self.shared.state.lock().queue.take() else {
             return;
         };
-        let unused = queue.close();
+        // Deletes the queue at the end of this function, as that may sleep.
+        let mut unused = queue.close();
 
         self.update(|state| {
             let mut complaint = None;
 
-            for request in unused {
+            for request in unused.by_ref() {
                 let response = request.response().get();
 
                 state.requests[state.posted] = Some(request);
