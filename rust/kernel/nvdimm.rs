@@ -501,12 +501,10 @@ impl<P: RegionProvider> Bus<P> {
         desc: &RegionDesc,
         provider: Arc<P>,
     ) -> Result<NonNull<bindings::nd_region>> {
+        let provider_data = Arc::as_ptr(&provider).cast_mut().cast();
+
         // Noted first, since the provider can be called as soon as there is a region.
         self.providers.push(provider, GFP_KERNEL)?;
-        let provider: *const P = match self.providers.last() {
-            Some(provider) => &**provider,
-            None => return Err(EINVAL),
-        };
 
         let mut resource = bindings::resource {
             start: desc.start,
@@ -515,7 +513,7 @@ impl<P: RegionProvider> Bus<P> {
         };
         let mut region = bindings::nd_region_desc {
             res: &mut resource,
-            provider_data: provider.cast_mut().cast(),
+            provider_data,
             numa_node: desc.numa_node,
             target_node: desc.target_node,
             flags: desc.flags.into(),
@@ -526,7 +524,7 @@ impl<P: RegionProvider> Bus<P> {
         // SAFETY:
         // - By the type invariant, the bus is registered.
         // - `region` and `resource` are copied.
-        // - `flush_callback` may be called until the bus was unregistered, as `provider` is valid
+        // - `flush_callback` may be called until the bus was unregistered, as the provider is kept
         //   until then.
         let region = unsafe { bindings::nvdimm_pmem_region_create(self.bus.as_ptr(), &mut region) };
 

@@ -156,7 +156,7 @@ impl WaitList {
     /// `join` gets a [`Waiter`] for the caller, and puts it on a list that it has access to,
     /// normally by taking the lock that protects the list. When it returns, and has thereby
     /// released that lock, the caller goes to sleep. The sleep is uninterruptible and has no
-    /// limit.
+    /// limit, so the hung task detector may report a caller that is not answered.
     ///
     /// # Errors
     ///

@@ -189,7 +189,8 @@ impl<T: EmbeddedWork> Embedded<T> {
     /// May sleep. Must not be called by [`EmbeddedWork::run`] itself.
     #[inline]
     pub fn flush(&self) {
-        flush(&self.work);
+        // SAFETY: By the type invariant, the work item is initialised.
+        unsafe { flush(self.work.get()) };
     }
 
     /// Takes the work item off its queue, and if it runs, waits for it.
@@ -202,7 +203,9 @@ impl<T: EmbeddedWork> Embedded<T> {
     /// May sleep. Must not be called by [`EmbeddedWork::run`] itself.
     #[inline]
     pub fn cancel_sync(&self) -> bool {
-        cancel_sync(&self.work)
+        // SAFETY: By the type invariant, the work item is initialised. Every `WorkQueue` waits for
+        // its items before it is gone.
+        unsafe { cancel_sync(self.work.get()) }
     }
 }
 
@@ -243,27 +246,34 @@ unsafe extern "C" fn run_work<T: EmbeddedWork>(work: *mut bindings::work_struct)
     T::run(this);
 }
 
-/// Waits for an initialised work item.
-fn flush(work: &Opaque<bindings::work_struct>) {
-    assert_not_own(work);
+/// Waits for a work item.
+///
+/// # Safety
+///
+/// `work` must be an initialised work item that stays valid during the call.
+unsafe fn flush(work: *mut bindings::work_struct) {
+    assert_not_current(work);
 
-    // SAFETY: `work` is an initialised work item, by the type invariant of `Embedded`.
-    unsafe { bindings::flush_work(work.get()) };
+    // SAFETY: By the safety requirements of this function.
+    unsafe { bindings::flush_work(work) };
 }
 
-/// Cancels an initialised work item.
-fn cancel_sync(work: &Opaque<bindings::work_struct>) -> bool {
-    assert_not_own(work);
+/// Cancels a work item.
+///
+/// # Safety
+///
+/// As for [`flush`]. If `work` is on a queue that is being destroyed, destroying must wait for it.
+unsafe fn cancel_sync(work: *mut bindings::work_struct) -> bool {
+    assert_not_current(work);
 
-    // SAFETY: `work` is an initialised work item, by the type invariant of `Embedded`. No queue on
-    // which it still is can be destroyed meanwhile: destroying one waits for it.
-    unsafe { bindings::cancel_work_sync(work.get()) }
+    // SAFETY: By the safety requirements of this function.
+    unsafe { bindings::cancel_work_sync(work) }
 }
 
 /// Tells a deadlock from a long wait: a work item would wait for itself.
-fn assert_not_own(work: &Opaque<bindings::work_struct>) {
+fn assert_not_current(work: *mut bindings::work_struct) {
     // SAFETY: This function can always be called.
-    debug_assert!(unsafe { bindings::current_work() } != work.get());
+    debug_assert!(unsafe { bindings::current_work() } != work);
 }
 
 #[kunit_tests(rust_embedded_work)]

@@ -38,7 +38,7 @@ pub(crate) struct Submitter<'a> {
     pub(crate) ended: Cell<u32>,
     /// Its status when it was completed.
     pub(crate) status: Cell<bindings::blk_status_t>,
-    /// The how manieth completion on the clock it was, counting from one.
+    /// Its place among the completions on the clock, the first being one.
     pub(crate) place: Cell<u32>,
     /// Whether the bio was still linked to another one.
     pub(crate) linked: Cell<bool>,
