@@ -8,7 +8,11 @@ import settings
 import steps
 
 # The fragments of each kernel; a later one adds to the earlier.
-FRAGMENTS = {"release": ("release",), "debug": ("release", "debug")}
+FRAGMENTS = {
+    "release": ("release",),
+    "debug": ("release", "debug"),
+    "clippy": ("release", "clippy"),
+}
 
 
 def options(text):
