@@ -703,7 +703,7 @@ mod tests {
         let parent: &device::Device<device::Bound> = parent.as_ref();
 
         /// Stops at the first child.
-        unsafe extern "C" fn stop(_: *mut bindings::device, _: *mut c_void) -> c_int {
+        extern "C" fn stop(_: *mut bindings::device, _: *mut c_void) -> c_int {
             1
         }
 

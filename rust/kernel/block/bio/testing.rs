@@ -88,8 +88,12 @@ impl<'a> Submitter<'a> {
 }
 
 /// Notes the completion of a [`Submitter`]'s bio.
+///
+/// # Safety
+///
+/// `bio` must be the bio of a `Submitter` that stays valid during the call.
 unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
-    // SAFETY: The bio is the first field of a `Submitter`, which waits for this call.
+    // SAFETY: By the safety requirements of this function; the bio is the first field.
     let this = unsafe { &*bio.cast::<Submitter<'_>>() };
 
     this.clock.set(this.clock.get() + 1);
