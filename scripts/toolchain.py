@@ -41,11 +41,11 @@ def compilers():
     """List the values of LLVM that may work, best first."""
     if settings.get("LLVM"):
         return [settings.get("LLVM")]
-    found = ["1"] if shutil.which("clang") and shutil.which("ld.lld") else []
-    versioned = sorted(Path("/usr/lib").glob("llvm-*/bin/ld.lld"),
-                       key=lambda path: numbers(path.parts[3].replace("-", " 0.")), reverse=True)
-    found += [f"{path.parent}/" for path in versioned if (path.parent / "clang").exists()]
-    return found
+    parts = ("clang", "ld.lld", "llvm-ar", "llvm-nm", "llvm-objcopy", "llvm-strip")
+    found = ["1"] if all(map(shutil.which, parts)) else []
+    folders = sorted(Path("/usr/lib").glob("llvm-*/bin"), reverse=True,
+                     key=lambda path: numbers(path.parts[3].replace("-", " 0.")))
+    return found + [f"{path}/" for path in folders if all((path / part).exists() for part in parts)]
 
 
 def clang_of(llvm):
