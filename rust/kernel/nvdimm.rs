@@ -713,9 +713,48 @@ mod tests {
         }
     }
 
-    /// A region that no test maps.
-    fn region() -> Result<RegionDesc> {
-        Ok(RegionDesc::new(0x10_0000_0000, 0x100_0000)?.flags(RegionFlag::Async))
+    /// Addresses that are reserved, so that no driver of libnvdimm's takes them for memory.
+    struct Reserved;
+
+    impl Reserved {
+        const START: PhysAddr = 0x10_0000_0000;
+        const SIZE: ResourceSize = 0x100_0000;
+
+        fn new() -> Result<Self> {
+            // SAFETY: The tree of resources has its own lock, and the name is static.
+            let region = unsafe {
+                bindings::__request_region(
+                    &raw mut bindings::iomem_resource,
+                    Self::START,
+                    Self::SIZE,
+                    c"kunit-nvdimm".as_char_ptr(),
+                    0,
+                )
+            };
+
+            if region.is_null() {
+                return Err(EBUSY);
+            }
+            Ok(Self)
+        }
+
+        /// Describes a region that cannot be mapped.
+        fn region(&self) -> Result<RegionDesc> {
+            Ok(RegionDesc::new(Self::START, Self::SIZE)?.flags(RegionFlag::Async))
+        }
+    }
+
+    impl Drop for Reserved {
+        fn drop(&mut self) {
+            // SAFETY: The addresses were reserved by `Self::new`.
+            unsafe {
+                bindings::__release_region(
+                    &raw mut bindings::iomem_resource,
+                    Self::START,
+                    Self::SIZE,
+                )
+            };
+        }
     }
 
     /// Asks the core to flush, and returns its answer.
@@ -783,10 +822,11 @@ mod tests {
     #[test]
     fn sync_callers_reach_the_provider() -> Result {
         let gone = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let memory = Reserved::new()?;
         let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
         let provider = provider(&gone)?;
         let mut bus = register(&parent)?;
-        let region = bus.create_region(&region()?, provider.clone())?;
+        let region = bus.create_region(&memory.region()?, provider.clone())?;
         let enabled = enabled(region);
 
         // The core keeps ENOMEM and makes EIO of the rest.
@@ -808,10 +848,11 @@ mod tests {
     #[test]
     fn bios_have_one_owner() -> Result {
         let gone = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let memory = Reserved::new()?;
         let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
         let provider = provider(&gone)?;
         let mut bus = register(&parent)?;
-        let region = bus.create_region(&region()?, provider.clone())?;
+        let region = bus.create_region(&memory.region()?, provider.clone())?;
         let clock = Clock::new(0);
         let taken = bindings::NVDIMM_FLUSH_ASYNC as c_int;
         let eio = EIO.to_errno();
@@ -854,13 +895,17 @@ mod tests {
 
     #[test]
     fn default_waits() -> Result {
+        let memory = Reserved::new()?;
         let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
         let mut bus = register(&parent)?;
         let clock = Clock::new(0);
         let bio = Submitter::new(&clock, WRITE | FUA)?;
-        let good = bus.create_region(&region()?, Arc::new(Sleepy(Ok(())), GFP_KERNEL)?)?;
+        let good = bus.create_region(&memory.region()?, Arc::new(Sleepy(Ok(())), GFP_KERNEL)?)?;
         let good = flush(good, bio.as_raw().as_ptr());
-        let bad = bus.create_region(&region()?, Arc::new(Sleepy(Err(ENOMEM)), GFP_KERNEL)?)?;
+        let bad = bus.create_region(
+            &memory.region()?,
+            Arc::new(Sleepy(Err(ENOMEM)), GFP_KERNEL)?,
+        )?;
         let bad = flush(bad, bio.as_raw().as_ptr());
 
         bus.unregister();
@@ -873,11 +918,12 @@ mod tests {
     #[test]
     fn bus_keeps_its_providers() -> Result {
         let gone = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+        let memory = Reserved::new()?;
         let parent = faux::Registration::new(c"kunit-nvdimm", None)?;
         let mut bus = register(&parent)?;
 
-        bus.create_pmem_region(&region()?, provider(&gone)?)?;
-        bus.create_pmem_region(&region()?, provider(&gone)?)?;
+        bus.create_pmem_region(&memory.region()?, provider(&gone)?)?;
+        bus.create_pmem_region(&memory.region()?, provider(&gone)?)?;
         let before = gone.load(Relaxed);
 
         bus.unregister();
