@@ -209,7 +209,7 @@ pub struct Engine<B, const N: usize = SLOTS> {
     owed: Owed,
     /// Callers that no flush has been sent for, or whose flush was lost.
     waiting: B,
-    /// Callers that `Owed::Answer` is for, otherwise empty.
+    /// Callers of the flush that was sent last, until it is answered or a reset loses it.
     in_flight: B,
     /// Response buffers, one bit each, that the host may still write to though their flush is lost.
     missing: u32,
@@ -318,7 +318,6 @@ impl<B: Batch, const N: usize> Engine<B, N> {
                 // on the host, but its own answer can no longer be told from others.
                 self.missing |= 1 << slot;
                 self.owed = Owed::Stray;
-                self.requeue();
                 return if self.gate == Gate::Broken {
                     Answered::Ignored
                 } else {

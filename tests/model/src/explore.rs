@@ -25,6 +25,10 @@ use std::{
     },
 };
 
+/// More states than this do not come from the events, but from a fault in the engine or the model
+/// that lets something grow.
+const LIMIT: usize = 20_000_000;
+
 /// What an exploration has seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Explored {
@@ -91,6 +95,7 @@ pub fn explore<F: Flush>(
                 })?;
             helped.extend(path);
         }
+        assert!(known.len() < LIMIT, "there is no end of states");
         for event in world.events(most) {
             if !allowed(event) {
                 continue;

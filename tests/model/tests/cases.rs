@@ -125,6 +125,24 @@ fn a_recovery_fails_nobody() {
     play!(world: Answer(0, Done), Interrupt, Work => 2, 0);
 }
 
+/// The late answer to the flush that a recovery interrupted is no sign that it did not help.
+#[test]
+fn a_recovery_may_be_followed_by_that_of_the_ring() {
+    let mut world = World::probed();
+    play!(world: Arrive(Sync), NeedsReset, Recover(true), Restore => 0, 0);
+    play!(world: Answer(0, Done), Interrupt, Answer(0, Done), Interrupt => 0, 0);
+    play!(world: Recover(true), Restore, Answer(0, Done), Interrupt => 1, 0);
+}
+
+#[test]
+fn nothing_is_sent_between_the_decision_to_recover_and_the_reset() {
+    let mut engine = Real::new();
+    engine.start();
+    assert_eq!(engine.recover(), engine::Recovery::Reset);
+    engine.arrive(7).unwrap();
+    assert_eq!(engine.pump(|_| unreachable!()), engine::Pumped::Nothing);
+}
+
 #[test]
 fn a_recovery_that_does_not_help_is_the_last() {
     let mut world = World::probed();
@@ -237,6 +255,16 @@ fn a_flush_that_may_have_been_sent_may_be_answered() {
     engine.arrive(7).unwrap();
     let pumped = engine.pump(|_| Err(engine::NotSent::Dead));
     assert_eq!(pumped, engine::Pumped::Broken(List(vec![7])));
+    assert!(engine.host_may_write());
+}
+
+#[test]
+fn a_flush_in_flight_may_be_answered() {
+    let mut engine = Real::new();
+    engine.start();
+    engine.arrive(7).unwrap();
+    assert!(!engine.host_may_write());
+    assert_eq!(engine.pump(|_| Ok(())), engine::Pumped::Sent);
     assert!(engine.host_may_write());
 }
 
