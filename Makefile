@@ -92,7 +92,7 @@ clean:
 #:   QEMU=PROGRAM        which QEMU (qemu-system-x86_64)
 #:   ACCEL=kvm|tcg       the accelerator; without it KVM if a guest really runs, else TCG
 #:   QUICK=1             a short benchmark; the figures are rough
-#:   CHECK=1             a benchmark fails when it misses a target
+#:   CHECK=1             a benchmark fails when it clearly misses a target
 #:   JOBS='1 64'  DELAYS='0 2 10'  ROUNDS=3
 #:                       what is measured: numbers of fio's jobs; by how many milliseconds each
 #:                       of the host's fsyncs takes longer; how often

@@ -6,16 +6,21 @@ to the same virtio-pmem device, and ends with virtio-blk; fio's threads write 4 
 places of the raw device, each made durable before the next. Writes are direct (O_DIRECT): with the
 page cache between, threads would wait for each other's pages.
 
-The device's backing files are on the same file system of the host and were written in full before,
-so that a flush allocates nothing. virtio-blk has QEMU's default cache=writeback, under which
-it promises what virtio-pmem does: a write may stay in the host's page cache until a flush. (With
-cache=none, each write would go to the host's disk at once, and the comparison would be of writes.)
-A flush is an fsync of the host for virtio-pmem, an fdatasync for virtio-blk. strace slows down
-both, and counts them.
+The devices' backing files are on the same file system of the host and were written in full before,
+so that a flush allocates nothing; block by block, since a file that was written in large pieces is
+cached in large folios, and a guest that stores a byte through the mapping makes all of a folio
+dirty: up to a mebibyte that the host writes for each block.
+
+virtio-blk has QEMU's default cache=writeback, under which it promises what virtio-pmem does: a
+write may stay in the host's page cache until a flush. (With cache=none, each write would go to the
+host's disk at once, and the comparison would be of writes.) A flush is an fsync of the host for
+virtio-pmem, an fdatasync for virtio-blk. strace slows down both, and counts them.
 """
 
 import json
+import mmap
 import os
+import random
 import re
 import sys
 import tempfile
@@ -158,15 +163,37 @@ class Host:
         self.log = folder / "fsyncs" if delay or counting else None
 
     def disk(self, name):
-        """Return a backing file, every block of it written."""
+        """Return a backing file, written block by block."""
         path = self.folder / name
         if not path.exists():
-            block = os.urandom(1 << 20)
-            with open(path, "wb") as file:
-                for _ in range(SIZE >> 20):
+            block = os.urandom(4096)
+            with open(path, "wb", buffering=0) as file:
+                for _ in range(SIZE // len(block)):
                     file.write(block)
                 os.fsync(file.fileno())
         return Disk(path, SIZE)
+
+    def alone(self, seconds=0.5):
+        """Return how many flushes of one block a second the host does for itself, as for pmem and
+        for blk."""
+        block, found = os.urandom(4096), {}
+        with open(self.disk("pmem").path, "r+b", buffering=0) as file, \
+                mmap.mmap(file.fileno(), SIZE) as memory:
+            def store(offset):
+                memory[offset:offset + len(block)] = block
+                os.fsync(file.fileno())
+
+            def write(offset):
+                os.pwrite(file.fileno(), block, offset)
+                os.fdatasync(file.fileno())
+
+            for name, work in {"store, fsync": store, "write, fdatasync": write}.items():
+                count, start = 0, time.monotonic()
+                while time.monotonic() < start + seconds:
+                    work(random.randrange(0, SIZE, len(block)))
+                    count += 1
+                found[name] = round(count / (time.monotonic() - start))
+        return found
 
     def wrapper(self):
         """Return the command that runs QEMU."""
@@ -191,7 +218,6 @@ class Bench:
         self.guest = guest
         self.host = host
         self.results = results
-        self.mode_rates = {}
 
     def prepare(self, device):
         """Have the device's driver serve it."""
@@ -234,6 +260,11 @@ class Bench:
                           "writes")
 
 
+def machine():
+    """Return the guest's memory and processors."""
+    return {"memory": settings.size("MEM", "1G"), "smp": settings.number("SMP", 2)}
+
+
 def run_guest(kernel, folder, wanted, delay, results, *, rounds, counting):
     """Measure at one host speed; return the kernel's complaints."""
     host = Host(folder, delay, counting)
@@ -241,10 +272,11 @@ def run_guest(kernel, folder, wanted, delay, results, *, rounds, counting):
     name = f"bench-{delay}ms{'-count' if counting and not delay else ''}"
     limit = round(10 * wanted.estimate()) + 120
     with Guest(kernel, name=name, pmem=disks[:1], blk=disks[1:], driver="none",
-               wrapper=host.wrapper(), timeout=limit) as guest:
+               wrapper=host.wrapper(), timeout=limit, **machine()) as guest:
         bench = Bench(guest, host, results)
         if rounds:
-            bench.warm_up(wanted.warm_up)
+            with steps.step(f"{host_title(delay)}: warm up"):
+                bench.warm_up(wanted.warm_up)
         for number in range(1, rounds + 1):
             with steps.step(f"{host_title(delay)}: round {number} of {rounds}"):
                 bench.round(wanted.jobs, wanted.seconds)
@@ -282,20 +314,21 @@ def drawing(results):
                     list(rows.values()))
 
 
-def about(kernel, wanted):
-    """Return under what circumstances the figures came about."""
+def about(kernel, folder, wanted):
+    """Return under what circumstances the figures come about."""
+    qemu = steps.output([settings.get("QEMU", "qemu-system-x86_64"), "--version"]) or ""
     return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "qemu": qemu.split("\n", maxsplit=1)[0],
+        "accelerator": accel.choose(kernel),
+        "guest": "{memory} bytes, {smp} processors".format(**machine()),
         "host_kernel": os.uname().release,
         "host_processors": os.cpu_count(),
-        "qemu": (steps.output([settings.get("QEMU", "qemu-system-x86_64"), "--version"]) or "")
-        .split("\n", maxsplit=1)[0],
-        "accelerator": accel.choose(kernel),
-        "guest_processors": 2,
+        "host_file_system": steps.output(["findmnt", "-n", "-o", "FSTYPE,OPTIONS", "-T", folder]),
+        "host_alone": Host(folder, 0, counting=False).alone(),
         "jobs": wanted.jobs,
         "rounds": wanted.rounds,
         "seconds_per_rate": wanted.seconds,
-        "load_before": os.getloadavg()[0],
     }
 
 
@@ -312,16 +345,20 @@ def main():
     """Measure, report, and compare with the targets."""
     wanted, check = plan(), flag("CHECK")
     kernel = build()
-    circumstances = about(kernel, wanted)
-    if circumstances["load_before"] > os.cpu_count() + 0.5:
-        steps.say(f"the machine is busy (load {circumstances['load_before']:.1f}): figures will "
-                  "be low, and ratios uncertain")
+    load = os.getloadavg()[0]
+    if load > os.cpu_count() + 0.5:
+        steps.say(f"the machine is busy (load {load:.1f}): figures will be low, and ratios "
+                  "uncertain")
     steps.say(f"this takes about {wanted.estimate() / 60:.0f} minutes")
-    results, complaints = Results(), []
+    results = Results()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER, prefix="disks-") as folder:
+        circumstances = about(kernel, Path(folder), wanted)
         complaints = measure(kernel, Path(folder), wanted, results)
-    circumstances["load_after"] = os.getloadavg()[0]
+    circumstances["load"] = [load, os.getloadavg()[0]]
+    for name, value in circumstances.items():
+        print(f"{name.replace('_', ' ')}: {value}")
+    print()
     (FOLDER / "bench.json").write_text(json.dumps(document(results, circumstances), indent=1))
     (FOLDER / "bench.svg").write_text(drawing(results))
     print(table(results))

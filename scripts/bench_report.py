@@ -105,7 +105,7 @@ class Target:
 
     def __str__(self):
         sign = "<=" if self.at_most else ">="
-        line = f"{self.text} {sign} {number(self.bound)}: {number(self.value)}"
+        line = f"{self.text} {sign} {self.bound:g}: {number(self.value)}"
         if len(self.values) > 1:
             line += f" ({number(min(self.values))} to {number(max(self.values))})"
         return f"{line}, {self.verdict}"
