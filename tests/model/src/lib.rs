@@ -9,10 +9,10 @@
 //!
 //! | test file | what it does |
 //! | --- | --- |
-//! | `tests/exhaustive.rs` | visits every state that a few callers can bring about, in any number of steps |
+//! | `tests/exhaustive.rs` | visits every state that a few callers can bring about |
 //! | `tests/random.rs` | long runs with many callers, shrunk when they fail |
 //! | `tests/cases.rs` | single stories, written down |
-//! | `tests/wrong.rs` | engines with a fault built in, each of which must be found: the tests of the tests |
+//! | `tests/wrong.rs` | engines with a fault, each of which must be found: tests the tests |
 //!
 //! # The rules
 //!
