@@ -294,6 +294,31 @@ mod tests {
     }
 
     #[test]
+    fn errors_stay_with_their_bios() -> Result {
+        let clock = Clock::new(0);
+        let all = submitters::<4>(&clock)?;
+        let mut good = BioList::new();
+        let mut bad = BioList::new();
+
+        good.set_error(EIO);
+        good.push(all[0].submit());
+        bad.push(all[1].submit());
+        bad.push(all[2].submit());
+        bad.set_error(ENOMEM);
+        good.append(&mut bad);
+        good.push(all[3].submit());
+        good.complete_all(Ok(()));
+
+        let statuses = [BLK_STS_OK, BLK_STS_RESOURCE, BLK_STS_RESOURCE, BLK_STS_OK];
+
+        for (submitter, status) in all.iter().zip(statuses) {
+            assert_eq!(submitter.ended.get(), 1);
+            assert_eq!(submitter.status.get(), status);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn dropping_fails_what_is_left() -> Result {
         let clock = Clock::new(0);
         let all = submitters::<2>(&clock)?;
