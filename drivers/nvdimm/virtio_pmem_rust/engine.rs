@@ -287,7 +287,7 @@ impl<B: Batch, const N: usize> Engine<B, N> {
         }
     }
 
-    /// Returns the callers that the flush in flight is for; nobody if there is none.
+    /// Returns the callers of the flush sent last, until it is answered or a reset loses it.
     pub fn in_flight(&self) -> &B {
         &self.in_flight
     }
