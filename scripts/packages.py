@@ -19,6 +19,7 @@ NEEDS = {
         "patch": "patch",
     },
     "build": {
+        "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",  # cargo fetches by https
         "make": "make",
         "gcc": "gcc",
         "libc6-dev": "/usr/include/stdio.h",
