@@ -267,16 +267,6 @@ impl State {
     fn has_work(&self) -> bool {
         self.starved || !self.finished.is_empty()
     }
-
-    /// Whether the device can be reset without losing an answer, or is beyond that.
-    fn is_quiet(&self) -> bool {
-        self.engine.is_quiet() || self.engine.is_broken()
-    }
-
-    /// Whether nobody is waiting for anything.
-    fn is_idle(&self) -> bool {
-        self.engine.is_idle() || (self.engine.is_broken() && self.finished.is_empty())
-    }
 }
 
 impl Drop for State {
@@ -323,17 +313,17 @@ impl Shared {
     }
 
     /// Waits until `condition` holds, but not for longer than a host may take without progress.
-    fn wait_until(&self, condition: impl Fn(&State) -> bool) -> Result {
+    fn wait_until(&self, condition: impl Fn(&Engine<Callers>) -> bool) -> Result {
         let mut state = self.state.lock();
 
         loop {
             let answers = state.answers;
             let mut left = msecs_to_jiffies(timeout_ms());
 
-            while !condition(&state) && left > 0 {
+            while !condition(&state.engine) && left > 0 {
                 left = self.changed.wait_timeout(&mut state, left);
             }
-            if condition(&state) {
+            if condition(&state.engine) {
                 return Ok(());
             }
             if state.answers == answers {
@@ -449,15 +439,23 @@ impl Flush {
     /// [`ETIMEDOUT`] if the host makes no progress. [`start`](Self::start) serves callers again.
     pub(crate) fn quiesce(&self) -> Result {
         self.shared.state.lock().engine.quiesce();
-        self.shared.wait_until(State::is_quiet)
+        self.shared.wait_until(Engine::is_quiet)
     }
 
     /// Resets the device and gives up its queue; whoever was in flight waits for the next
     /// [`start`](Self::start). May sleep.
     pub(crate) fn detach(&self) {
-        let Some(queue) = self.shared.state.lock().queue.take() else {
+        let queue = {
+            let mut state = self.shared.state.lock();
+
+            // Nobody may send from here to the reset.
+            state.engine.quiesce();
+            state.queue.take()
+        };
+        let Some(queue) = queue else {
             return;
         };
+
         // Deletes the queue at the end of this function, as that may sleep.
         let mut unused = queue.close();
 
@@ -553,7 +551,7 @@ impl Flush {
     /// Gives up if somebody waits and there was no answer since the last call. Any context.
     pub(crate) fn check_progress(&self) {
         self.update(|state| {
-            let stuck = !state.is_idle() && state.answers == state.checked;
+            let stuck = !state.engine.is_idle() && state.answers == state.checked;
 
             state.checked = state.answers;
             if stuck {
@@ -616,7 +614,7 @@ impl Flush {
             state.engine.close();
             state.closed = true;
         }
-        if self.shared.wait_until(State::is_idle).is_err() {
+        if self.shared.wait_until(Engine::is_idle).is_err() {
             self.give_up("the host does not answer");
         }
     }
