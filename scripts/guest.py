@@ -75,6 +75,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     driver   which driver the guest loads: "rust", "c" or "none"
     append   more words for the kernel's command line
     args     more arguments for QEMU
+    uart     commands go through a UART: slower, but it survives suspend and hibernation
     wrapper  a command that runs QEMU, such as strace with its options
     files    more files for the guest, as {guest path: host path}
     timeout  seconds after which the guest is killed, whatever it is doing
@@ -82,7 +83,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
 
     def __init__(self, kernel, *, name="guest", pmem=(), blk=(), ports=0, driver="rust",
                  memory=GIB, smp=2, append="", args=(), wrapper=(), files=None, timeout=None,
-                 accelerator=None, shell=False):
+                 uart=False, accelerator=None, shell=False):
         self.kernel = kernel
         self.name = name
         self.pmem, self.blk, self.ports = list(pmem), list(blk), ports
@@ -90,6 +91,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.memory, self.smp = memory, smp
         self.args, self.wrapper = list(args), list(wrapper)
         self.files = files or {}
+        self.uart = uart
         self.timeout = timeout or (600 if kernel.name == "debug" else 180)
         self.accelerator = accelerator
         self.shell = shell
@@ -152,6 +154,8 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         # Every region may be aligned to a gigabyte, and hot-added ones want room, too.
         room = sum(-(-disk.size // GIB) + 1 for disk in self.pmem) + 8
         append = f"console=ttyS0 panic=-1 oops=panic driver={self.driver} {self.append}"
+        if self.uart:
+            append += " agent=ttyS1"
         archive = self.kernel.initramfs
         if self.files:
             archive = self.folder / "initramfs.cpio"
@@ -165,10 +169,12 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             "-append", f"{append} shell=1" if self.shell else append,
             "-chardev", f"socket,id=qmp,path={self.qmp_path},server=on,wait=off",
             "-mon", "chardev=qmp,mode=control",
-            "-device", "virtio-serial-pci",
-            "-chardev", f"socket,id=agent,path={self.folder}/agent,server=on,wait=off",
-            "-device", "virtserialport,chardev=agent,name=agent",
             *(["-serial", "mon:stdio"] if self.shell else ["-serial", f"file:{self.console_log}"]),
+            "-chardev", f"socket,id=agent,path={self.folder}/agent,server=on,wait=off",
+            *(["-serial", "chardev:agent"] if self.uart else [
+                "-device", "virtio-serial-pci",
+                "-device", "virtserialport,chardev=agent,name=agent",
+            ]),
             # QEMU wants an IOMMU before the devices that it is for.
             *self.args, *self.devices(),
         ]
@@ -213,6 +219,9 @@ class Guest:  # pylint: disable=too-many-instance-attributes
 
     def wait_ready(self, timeout=None):
         """Wait until the guest has loaded its driver and takes commands."""
+        if self.uart:
+            # What comes before somebody listens is lost.
+            self.wait_console("agent: ready", timeout or self.timeout)
         self.run("true", timeout)
 
     def alive(self):
