@@ -53,7 +53,15 @@ class Host:
 
     def wait_begun(self, count, timeout=30):
         """Wait until so many flushes have reached the host."""
+        self.wait(self.begun, count, timeout)
+
+    def wait_ended(self, count, timeout=30):
+        """Wait until so many flushes were answered."""
+        self.wait(self.ended, count, timeout)
+
+    def wait(self, counter, count, timeout):
+        """Wait until a counter has reached a number."""
         limit = time.monotonic() + timeout
-        while self.begun() < count:
-            assert time.monotonic() < limit, f"{self.begun()} flushes reached the host, not {count}"
+        while counter() < count:
+            assert time.monotonic() < limit, f"{self.begun()} flushes begun, {self.ended()} ended"
             time.sleep(0.02)

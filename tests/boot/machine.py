@@ -23,8 +23,18 @@ PMEM = "0x001b"
 
 def dsync(disk, pages, first=0, pattern=0x5a):
     """Return the command that writes pages to a disk with O_DIRECT and O_SYNC, one by one."""
-    return (f"xfs_io -d -s -c 'pwrite -q -S {pattern} -b 4k {4 * first}k {4 * pages}k' "
+    return (f'xfs_io -d -s -c "pwrite -q -S {pattern} -b 4k {4 * first}k {4 * pages}k" '
             f"/dev/{disk}")
+
+
+def aio(disk, size, depth=4, more=""):
+    """Return the command that writes to a disk by AIO, with O_DIRECT and O_DSYNC.
+
+    Each write is a bio with FUA, and nothing else. A task that sleeps in a flush cannot be frozen;
+    one whose bios wait for the host can.
+    """
+    return (f"fio --name=aio --filename=/dev/{disk} --ioengine=libaio --direct=1 --sync=dsync "
+            f"--rw=write --bs=4k --size={size} --iodepth={depth} --thread {more}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +52,27 @@ class Device:
 class Machine(Guest):
     """A guest under a host whose fsync the test plans. Leaving its context checks its console.
 
-    name is the test's; sizes, in bytes, makes pmem devices, each on its own file in folder.
+    sizes    of pmem devices in bytes; each is on its own file in folder
+    options  of these devices
+    ready    what the console says when the guest takes commands, if it does not start its agent
     """
 
-    def __init__(self, kernel, host, folder, *, sizes=(128 * MIB,), options="", **more):
+    def __init__(self, kernel, host, folder, *, sizes=(128 * MIB,), options="", ready=None,
+                 append="", **more):
         self.host = host
+        self.ready = ready
         disks = [Disk(folder / f"pmem{index}", size, options) for index, size in enumerate(sizes)]
-        super().__init__(kernel, pmem=disks, wrapper=host.wrapper(), **more)
+        # A busy host is no fault of the guest.
+        append = f"rcupdate.rcu_cpu_stall_timeout=120 {append}"
+        super().__init__(kernel, pmem=disks, wrapper=host.wrapper(), append=append, **more)
+
+    def wait_ready(self, timeout=None):
+        """Wait until the guest takes commands."""
+        if self.ready:
+            self.wait_console(self.ready, timeout or self.timeout)
+            self.run("true", timeout)
+        else:
+            super().wait_ready(timeout)
 
     def __exit__(self, kind, *rest):
         with contextlib.ExitStack() as stack:
@@ -79,7 +103,9 @@ class Machine(Guest):
             cat >/tmp/{name}.sh <<'SCRIPT'
 {script}
 SCRIPT
-            (sh /tmp/{name}.sh >/tmp/{name}.out 2>&1 </dev/null; echo $? >/tmp/{name}.new
+            (status=0
+             sh /tmp/{name}.sh >/tmp/{name}.out 2>&1 </dev/null || status=$?
+             echo $status >/tmp/{name}.new
              mv /tmp/{name}.new /tmp/{name}.status) >/dev/null 2>&1 &
         """)
 
@@ -171,11 +197,20 @@ SCRIPT
         return [line for line in text.splitlines()
                 if re.match(rf"<[0-3]>.*({words})", line)]
 
+    def check_errors(self):
+        """Fail if there were such messages."""
+        # The C driver calls each unbind an error.
+        known = "virtio_pmem virtio[0-9]+: virtqueue is broken"
+        assert [line for line in self.errors() if not re.search(known, line)] == []
+
     def clear_messages(self):
         """Forget the kernel's messages so far."""
         self.sh("dmesg -c >/dev/null")
 
 
-def both_drivers(function):
-    """Run a test under each driver: what holds for C is no invention of ours."""
-    return pytest.mark.parametrize("driver", list(DRIVERS))(function)
+# A test under each driver: what holds for C, too, is no invention of ours.
+both_drivers = pytest.mark.parametrize("driver", list(DRIVERS))
+
+# The same for tests that share a guest; and for what only our driver has to hold.
+shared_by_both = pytest.mark.parametrize("shared", list(DRIVERS), indirect=True)
+shared_by_rust = pytest.mark.parametrize("shared", ["rust"], indirect=True)

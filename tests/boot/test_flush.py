@@ -2,13 +2,9 @@
 """Flushes: who asks for one gets one, and waits until the host has answered."""
 
 import pytest
-from machine import DRIVERS, dsync
+from machine import aio, dsync, shared_by_both
 
-pytestmark = pytest.mark.parametrize("shared", list(DRIVERS), indirect=True)
-
-# Writes of one page each by AIO, O_DIRECT: with O_DSYNC each is a bio with FUA, and nothing else.
-AIO = ("fio --name=aio --filename=/dev/{disk} --ioengine=libaio --direct=1 --rw=write --bs=4k "
-       "--size=128k --iodepth={depth} {more} >/tmp/fio 2>&1 || {{ cat /tmp/fio; exit 1; }}")
+pytestmark = shared_by_both
 
 
 def test_no_needless_flush(machine):
@@ -37,7 +33,7 @@ def test_fua(machine, depth):
     """
     disk = machine.disk(machine.device())
     before = machine.host.ended()
-    machine.sh(AIO.format(disk=disk, depth=depth, more="--sync=dsync"))
+    machine.sh(aio(disk, "128k", depth))
     flushes = machine.host.ended() - before
     assert flushes >= 32 if depth == 1 else flushes >= 2
 
@@ -47,7 +43,7 @@ def test_waits_for_the_host(machine):
     disk = machine.disk(machine.device())
     commands = {
         "fsync": f"xfs_io -c fsync /dev/{disk}",
-        "fua": AIO.format(disk=disk, depth=4, more="--sync=dsync"),
+        "fua": aio(disk, "64k"),
         "both": dsync(disk, 1),
     }
     for name, command in commands.items():
@@ -70,14 +66,13 @@ def test_16_writers(machine):
         mkfs.ext4 -q -b 4096 /dev/{disk}
         mount /dev/{disk} /mnt
         fio --name=writer --directory=/mnt --numjobs=16 --size=128k --bs=4k --rw=randwrite \\
-            --ioengine=psync --fsync=1 --verify=crc32c --verify_fatal=1 --group_reporting \\
-            >/tmp/fio 2>&1 || {{ cat /tmp/fio; exit 1; }}
+            --ioengine=psync --fsync=1 --verify=crc32c --verify_fatal=1 --group_reporting
         umount /mnt
         e2fsck -fn /dev/{disk} >/dev/null 2>&1
     """, timeout=120)
     # Callers may share a flush, but not all the same.
     assert machine.host.ended() - before >= 32
-    assert machine.errors() == []
+    machine.check_errors()
 
 
 def test_16_raw_writers(machine):
@@ -86,6 +81,6 @@ def test_16_raw_writers(machine):
     machine.sh(f"""
         fio --name=raw --filename=/dev/{disk} --numjobs=16 --size=128k --offset_increment=128k \\
             --bs=4k --rw=randwrite --direct=1 --ioengine=psync --sync=1 --verify=crc32c \\
-            --verify_fatal=1 --group_reporting >/tmp/fio 2>&1 || {{ cat /tmp/fio; exit 1; }}
+            --verify_fatal=1 --group_reporting
     """, timeout=120)
-    assert machine.errors() == []
+    machine.check_errors()

@@ -31,7 +31,7 @@ def test_hot_add(boot, folder, driver):
                 e2fsck -fn /dev/{disk} >/dev/null 2>&1
             """)
         assert machine.host.ended() > 0
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 @both_drivers
@@ -51,7 +51,7 @@ def test_remove_and_rescan(boot, driver):
             assert machine.bound(device) == DRIVERS[driver]
             assert machine.sh(f"head -n 1 /dev/{disk}") == "precious"
             machine.write(disk, 4, first=1)
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 def test_remove_under_load(boot):

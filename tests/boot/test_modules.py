@@ -44,7 +44,7 @@ def test_no_device(boot):
         for _ in range(5):
             machine.sh(f"modprobe {DRIVERS['rust']}; rmmod {DRIVERS['rust']}")
         assert not loaded(machine)
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 @both_drivers
@@ -68,7 +68,7 @@ def test_rmmod(boot, driver):
         assert machine.bound(device) == name
         disk = machine.disk(device)
         assert machine.sh(f"head -n 1 /dev/{disk}") == "precious"
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 @pytest.mark.parametrize("first, second", [("rust", "c"), ("c", "rust")])
@@ -94,4 +94,4 @@ def test_handover(boot, first, second):
             sha256sum -c /tmp/sum
             umount /mnt
         """)
-        assert machine.errors() == []
+        machine.check_errors()

@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0
 """Suspend, hibernation and shutdown."""
 
+import functools
 import time
 
 import pytest
-from machine import MIB, both_drivers
+from machine import MIB, aio, both_drivers
 
 from guest import Disk
 
 TIMEOUT = 3
 GIVES_UP = f"virtio_pmem_rust.timeout={TIMEOUT}"
 
-# Writes by AIO, four in flight, each with a flush of its own; then all is read and compared. A
-# task that sleeps in a flush could not be frozen; one whose bios wait for the host can.
-AIO = ("fio --name=aio --filename=/dev/{disk} --ioengine=libaio --direct=1 --rw=randwrite --bs=4k "
-       "--size={size} --iodepth=4 --sync=dsync --verify=crc32c --verify_fatal=1 --thread")
+VERIFY = "--verify=crc32c --verify_fatal=1"
+
+
+@pytest.fixture
+def boot(boot):
+    """Guests that can be talked to after a suspend."""
+    return functools.partial(boot, uart=True)
 
 
 def start_load(machine, disk):
     """Write and compare until stop_load()."""
     machine.sh("rm -f /tmp/stop")
     machine.later("load", f"""
-        until [ -e /tmp/stop ]; do {AIO.format(disk=disk, size="2m")} || exit 1; done
+        until [ -e /tmp/stop ]; do {aio(disk, "2m", more=VERIFY)} || exit 1; done
     """)
     machine.host.wait_begun(machine.host.begun() + 20)
 
@@ -55,7 +59,7 @@ def test_suspend_under_load(boot, state):
             machine.host.wait_begun(machine.host.begun() + 20)
             assert not machine.done("load")
         stop_load(machine)
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 @both_drivers
@@ -73,7 +77,7 @@ def test_suspend_mounted(boot, driver):
                 cat /tmp/sums/* | sha256sum -c
             """, 90)
         machine.sh("umount /mnt; e2fsck -fn /dev/pmem0 >/dev/null 2>&1")
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 def test_suspend_to_ram(boot):
@@ -92,7 +96,7 @@ def test_suspend_to_ram(boot):
             machine.host.wait_begun(machine.host.begun() + 20)
             assert not machine.done("load")
         stop_load(machine)
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 def test_hibernation(boot, folder):
@@ -113,7 +117,7 @@ def test_hibernation(boot, folder):
         """)
         machine.later("hibernate", "echo disk >/sys/power/state")
         assert machine.wait(120) == 0
-    with boot(blk=[swap], append="resume=/dev/vda") as machine:
+    with boot(blk=[swap], append="resume=/dev/vda", ready="hibernation exit") as machine:
         status, output = machine.join("hibernate")
         assert status == 0, output
         machine.sh("""
@@ -124,7 +128,7 @@ def test_hibernation(boot, folder):
             umount /mnt
             e2fsck -fn /dev/pmem0 >/dev/null 2>&1
         """)
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 def test_suspend_with_slow_host(boot):
@@ -133,13 +137,13 @@ def test_suspend_with_slow_host(boot):
         prepare(machine, "devices")
         before = machine.host.begun()
         machine.host.plan("delay 2000")
-        machine.later("writer", AIO.format(disk="pmem0", size="32k"))
+        machine.later("writer", aio("pmem0", "32k", more=VERIFY))
         machine.host.wait_begun(before + 1)
         machine.sh("echo mem >/sys/power/state", 90)
         machine.host.plan("pass")
         status, output = machine.join("writer")
         assert status == 0, output
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 def test_suspend_with_hung_host(boot):
@@ -148,7 +152,7 @@ def test_suspend_with_hung_host(boot):
         prepare(machine, "devices")
         before = machine.host.begun()
         machine.host.plan("hang")
-        machine.later("writer", AIO.format(disk="pmem0", size="32k"))
+        machine.later("writer", aio("pmem0", "32k", more=VERIFY))
         machine.host.wait_begun(before + 1)
         start = time.monotonic()
         machine.fails("echo mem >/sys/power/state", 90)
@@ -179,6 +183,7 @@ def test_poweroff_under_load(boot, driver):
         machine.host.wait_begun(machine.host.begun() + 20)
         machine.send("poweroff -n -f")
         assert machine.wait(30) == 0
+        assert "giving up" not in machine.console()
     with boot(driver=driver) as machine:
         assert machine.sh("mount /dev/pmem0 /mnt; cd /mnt; sha256sum synced") == sums
         machine.sh("umount /mnt; e2fsck -fn /dev/pmem0 >/dev/null 2>&1")
@@ -189,7 +194,7 @@ def test_poweroff_with_slow_host(boot):
     with boot(append=GIVES_UP) as machine:
         before = machine.host.begun()
         machine.host.plan("delay 2000")
-        machine.later("writer", AIO.format(disk="pmem0", size="2m"))
+        machine.later("writer", aio("pmem0", "2m", more=VERIFY))
         machine.host.wait_begun(before + 1)
         machine.send("poweroff -n -f")
         assert machine.wait(60) == 0

@@ -24,7 +24,7 @@ def test_file_system(boot, driver):
     with boot(driver=driver) as machine:
         assert machine.sh("mount /dev/pmem0 /mnt; cd /mnt; sha256sum synced") == sums
         machine.sh("umount /mnt; e2fsck -fn /dev/pmem0 >/dev/null 2>&1")
-        assert machine.errors() == []
+        machine.check_errors()
 
 
 def test_acknowledged_writes(boot):
