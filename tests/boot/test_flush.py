@@ -2,11 +2,10 @@
 """Flushes: who asks for one gets one, and waits until the host has answered."""
 
 import pytest
-from machine import aio, dsync, shared_by_both
-
-pytestmark = shared_by_both
+from machine import aio, dsync, shared_by_both, shared_by_rust
 
 
+@shared_by_both
 def test_no_needless_flush(machine):
     """Writes that ask for no durability cost no flush."""
     disk = machine.disk(machine.device())
@@ -16,6 +15,7 @@ def test_no_needless_flush(machine):
     assert machine.host.begun() == before
 
 
+@shared_by_both
 def test_fsync(machine):
     """An fsync of the disk is one flush: the path of callers that sleep."""
     disk = machine.disk(machine.device())
@@ -25,6 +25,7 @@ def test_fsync(machine):
         assert machine.host.ended() == before + count
 
 
+@shared_by_both
 @pytest.mark.parametrize("depth", [1, 16])
 def test_fua(machine, depth):
     """Forced unit access reaches the host: the path of callers that hand a bio over.
@@ -38,6 +39,7 @@ def test_fua(machine, depth):
     assert flushes >= 32 if depth == 1 else flushes >= 2
 
 
+@shared_by_both
 def test_waits_for_the_host(machine):
     """Neither kind of caller returns before the host has answered a flush."""
     disk = machine.disk(machine.device())
@@ -58,6 +60,27 @@ def test_waits_for_the_host(machine):
         assert status == 0, output
 
 
+@shared_by_rust
+def test_callers_share(machine):
+    """Callers that come while a flush is in flight wait for another one, and share it."""
+    disk = machine.disk(machine.device())
+    before = machine.host.begun()
+    machine.host.plan("hang")
+    machine.later("first", f"xfs_io -c fsync /dev/{disk}")
+    machine.host.wait_begun(before + 1)
+    for index in range(8):
+        machine.later(f"caller{index}", f"xfs_io -c fsync /dev/{disk}")
+    machine.sh("sleep 1")
+    assert machine.host.begun() == before + 1
+    machine.host.plan("pass")
+    for name in ("first", *(f"caller{index}" for index in range(8))):
+        status, output = machine.join(name)
+        assert status == 0, output
+    # None was satisfied by the flush that had begun before it came; all by the same one after it.
+    assert machine.host.begun() == before + 2
+
+
+@shared_by_both
 def test_16_writers(machine):
     """16 writers with fsync after each write, in one file system, find what they have written."""
     disk = machine.disk(machine.device())
@@ -75,6 +98,7 @@ def test_16_writers(machine):
     machine.check_errors()
 
 
+@shared_by_both
 def test_16_raw_writers(machine):
     """16 writers with O_SYNC on the disk itself: both kinds of callers at once."""
     disk = machine.disk(machine.device())

@@ -80,25 +80,6 @@ def test_suspend_mounted(boot, driver):
         machine.check_errors()
 
 
-def test_suspend_to_ram(boot):
-    """A machine that has really slept, and whose devices were reset by it, goes on."""
-    with boot() as machine:
-        start_load(machine, machine.disk(machine.device()))
-        for _ in range(2):
-            machine.later("sleep", "echo deep >/sys/power/mem_sleep; echo mem >/sys/power/state")
-            limit = time.monotonic() + 60
-            while machine.qmp(("query-status", {}))[0]["status"] != "suspended":
-                assert time.monotonic() < limit, machine.error("does not sleep")
-                time.sleep(0.2)
-            machine.qmp(("system_wakeup", {}))
-            status, output = machine.join("sleep")
-            assert status == 0, output
-            machine.host.wait_begun(machine.host.begun() + 20)
-            assert not machine.done("load")
-        stop_load(machine)
-        machine.check_errors()
-
-
 def test_hibernation(boot, folder):
     """A guest that was written to a disk and powered off goes on in another QEMU."""
     swap = Disk(folder / "swap", 512 * MIB)
