@@ -71,7 +71,7 @@ pub unsafe trait Buffer: Sized + Send + 'static {
 pub struct DmaFromDevice<T>(T);
 
 const _: () = assert!(
-    align_of::<DmaFromDevice<u8>>() >= bindings::ARCH_DMA_MINALIGN as usize,
+    align_of::<DmaFromDevice<u8>>() >= bindings::ARCH_DMA_MINALIGN,
     "an architecture needs more than 128 bytes of DMA alignment"
 );
 

@@ -336,8 +336,8 @@ impl<T: Driver> Adapter<T> {
             return None;
         }
 
-        // SAFETY: What is not null was stored by `set_drvdata()` in `probe_callback()` as `T::Data`,
-        // and stays by the safety requirements.
+        // SAFETY: What is not null was stored by `set_drvdata()` in `probe_callback()`, as
+        // `T::Data`, and stays by the safety requirements.
         Some(unsafe { dev.drvdata_borrow::<T::Data<'a>>() })
     }
 

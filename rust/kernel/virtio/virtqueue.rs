@@ -506,9 +506,7 @@ impl<B: Buffer> Iterator for Unused<B> {
 
 impl<B: Buffer> Drop for Unused<B> {
     fn drop(&mut self) {
-        while let Some(buffer) = self.next() {
-            drop(buffer);
-        }
+        self.by_ref().for_each(drop);
 
         // SAFETY: Neither the queue nor `self` is used after this. The queue's own destructor does
         // not run, only that of its reference to the set.
