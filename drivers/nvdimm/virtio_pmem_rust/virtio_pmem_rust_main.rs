@@ -66,7 +66,7 @@ kernel::module_virtio_driver! {
     params: {
         timeout: u32 {
             default: 30,
-            description: "Seconds that a host may take to answer while the device is removed or suspended",
+            description: "Seconds without an answer that end a removal or a suspend",
         },
     },
 }
