@@ -229,7 +229,10 @@ impl virtio::Driver for VirtioPmem {
         // Whoever still comes waits until the machine is off. To fail would be worse: a file system
         // would record an error, and that reaches the memory without any flush.
         if data.running.0.flush.quiesce().is_err() {
-            dev_warn!(vdev, "the host does not answer, shutting down nevertheless\n");
+            dev_warn!(
+                vdev,
+                "the host does not answer, shutting down nevertheless\n"
+            );
         }
     }
 }
