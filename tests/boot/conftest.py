@@ -20,6 +20,7 @@ from machine import Machine  # noqa: E402
 import initramfs  # noqa: E402
 import kernel as kernels  # noqa: E402
 import settings  # noqa: E402
+import steps  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -34,7 +35,8 @@ def kernel(request):
     if not built:
         return kernels.ready("release")
     found = kernels.Kernel("release", Path(built).resolve())
-    initramfs.build(found)
+    with steps.alone():
+        initramfs.build(found)
     return found
 
 
