@@ -225,7 +225,7 @@ impl virtio::Driver for VirtioPmem {
         resume(&data.running.0, vdev)
     }
 
-    fn shutdown<'bound>(_vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+    fn shutdown<'bound>(vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
         // Whoever still comes waits until the machine is off. To fail would be worse: a file system
         // would record an error, and that reaches the memory without any flush.
         if data.running.0.flush.quiesce().is_err() {
