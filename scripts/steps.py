@@ -57,12 +57,21 @@ def log_path(name):
 
 
 def tail(path, lines=TAIL):
-    """Return the last lines of a log, indented, and where it is."""
+    """Return the last lines of a log, indented, and where it is.
+
+    When a parallel build fails, much may follow the reason: a compiler's first error before the
+    end is shown, too.
+    """
     try:
         text = path.read_text(errors="replace").splitlines()
     except OSError:
         text = []
-    return "".join(f"    {line}\n" for line in text[-lines:]) + f"log: {path}"
+    shown = text[-lines:]
+    for number, line in enumerate(text[:-lines]):
+        if re.search(r"(^|: )(fatal )?error(\[\w+\])?: ", line):
+            shown = [*text[number:number + 12], "…", *shown]
+            break
+    return "".join(f"    {line}\n" for line in shown) + f"log: {path}"
 
 
 def environment():

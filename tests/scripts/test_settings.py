@@ -51,3 +51,11 @@ def test_a_failed_step_shows_the_end_of_its_log(tmp_path):
         steps.run(["sh", "-c", "seq 100; echo why >&2; exit 3"], log)
     text = str(failure.value)
     assert "why" in text and "    100\n" in text and "    5\n" not in text and str(log) in text
+
+
+def test_a_compilers_first_error_is_shown_however_much_follows(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("CC a.o\nerror[E0308]: mismatched types\n  --> x.rs:1\n" + "CC b.o\n" * 500)
+    text = steps.tail(log)
+    assert "E0308" in text and "x.rs:1" in text and "CC a.o" not in text
+    assert len(text.splitlines()) < 50
