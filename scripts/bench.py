@@ -6,10 +6,10 @@ to the same virtio-pmem device, and ends with virtio-blk; fio's threads write 4 
 places of the raw device, each made durable before the next. Writes are direct (O_DIRECT): with the
 page cache between, threads would wait for each other's pages.
 
-The devices' backing files are on the same file system of the host and were written in full before,
-so that a flush allocates nothing; block by block, since a file that was written in large pieces is
-cached in large folios, and a guest that stores a byte through the mapping makes all of a folio
-dirty: up to a mebibyte that the host writes for each block.
+The devices' backing files are on the same file system of the host. What is used of them was written
+before, so that a flush allocates nothing; block by block, since a file that was written in large
+pieces is cached in large folios, and a guest that stores a byte through the mapping makes all of a
+folio dirty: up to a mebibyte that the host writes for each block.
 
 virtio-blk has QEMU's default cache=writeback, under which it promises what virtio-pmem does: a
 write may stay in the host's page cache until a flush. (With cache=none, each write would go to the
@@ -54,6 +54,7 @@ NODES = {"c": "/dev/pmem0", "rust": "/dev/pmem0", "blk": "/dev/vda"}
 COLOUR_NAMES = {"c": "virtio-pmem, C driver", "rust": "virtio-pmem, Rust driver",
                 "blk": "virtio-blk"}
 SIZE = 256 << 20
+USED = 32 << 20  # of each device; small, so that the host's cache keeps all of it
 FOLDER = settings.BUILD / "bench"
 
 # The device is found by its ID. A module that is loaded for the first time binds by itself.
@@ -130,8 +131,8 @@ def plan():
 def fio_text(node, mode, jobs, seconds):
     """Return a job file that measures several numbers of jobs, one after the other."""
     lines = ["[global]", f"filename={node}", "ioengine=psync", "thread", "direct=1",
-             "rw=randwrite", "bs=4k", "norandommap", "randrepeat=0", MODES[mode], "time_based",
-             f"runtime={round(1000 * seconds)}ms", "group_reporting",
+             "rw=randwrite", "bs=4k", f"size={USED}", "norandommap", "randrepeat=0", MODES[mode],
+             "time_based", f"runtime={round(1000 * seconds)}ms", "group_reporting",
              # Reading the clock for latencies nobody asks for takes its time.
              "disable_lat=1", "disable_slat=1", "disable_clat=1", "disable_bw_measurement=1"]
     for count in jobs:
@@ -163,14 +164,15 @@ class Host:
         self.log = folder / "fsyncs" if delay or counting else None
 
     def disk(self, name):
-        """Return a backing file, written block by block."""
+        """Return a new backing file; what is used of it is written block by block."""
         path = self.folder / name
-        if not path.exists():
-            block = os.urandom(4096)
-            with open(path, "wb", buffering=0) as file:
-                for _ in range(SIZE // len(block)):
-                    file.write(block)
-                os.fsync(file.fileno())
+        path.unlink(missing_ok=True)
+        block = os.urandom(4096)
+        with open(path, "wb", buffering=0) as file:
+            for _ in range(USED // len(block)):
+                file.write(block)
+            file.truncate(SIZE)
+            os.fsync(file.fileno())
         return Disk(path, SIZE)
 
     def alone(self, seconds=0.5):
@@ -178,7 +180,7 @@ class Host:
         for blk."""
         block, found = os.urandom(4096), {}
         with open(self.disk("pmem").path, "r+b", buffering=0) as file, \
-                mmap.mmap(file.fileno(), SIZE) as memory:
+                mmap.mmap(file.fileno(), USED) as memory:
             def store(offset):
                 memory[offset:offset + len(block)] = block
                 os.fsync(file.fileno())
@@ -190,7 +192,7 @@ class Host:
             for name, work in {"store, fsync": store, "write, fdatasync": write}.items():
                 count, start = 0, time.monotonic()
                 while time.monotonic() < start + seconds:
-                    work(random.randrange(0, SIZE, len(block)))
+                    work(random.randrange(0, USED, len(block)))
                     count += 1
                 found[name] = round(count / (time.monotonic() - start))
         return found
@@ -234,7 +236,7 @@ class Bench:
         for device in DEVICES:
             self.prepare(device)
             for mode in MODES:
-                self.fio(device, mode, (1, MANY), seconds)
+                self.fio(device, mode, (MANY,), seconds)
 
     def round(self, jobs, seconds):
         """Measure each device once."""
