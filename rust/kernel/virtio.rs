@@ -21,6 +21,7 @@ mod config;
 mod driver;
 mod feature;
 mod lock;
+mod reset;
 mod virtqueue;
 
 pub use self::{

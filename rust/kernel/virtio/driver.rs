@@ -3,6 +3,7 @@
 //! The driver trait and the adapter that registers a driver with the virtio bus.
 
 use super::{
+    reset::ResetGate,
     virtqueue,
     Device,
     Feature, //
@@ -366,6 +367,10 @@ impl<T: Driver> Adapter<T> {
         let vdev = unsafe { Self::device(vdev) };
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
+        if let Some(gate) = ResetGate::of(vdev) {
+            gate.wait();
+        }
+
         // The bus checks after this callback that the device was reset, so the data cannot wait
         // for the driver core, which would drop it only then.
         //
@@ -409,11 +414,24 @@ impl<T: Driver> Adapter<T> {
     }
 
     extern "C" fn reset_prepare_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::locked(vdev, || Self::with_data(vdev, T::reset_prepare))
+        Self::locked(vdev, |device| {
+            let ret = Self::with_data(vdev, T::reset_prepare);
+
+            if let (0, Some(gate)) = (ret, ResetGate::of(device)) {
+                gate.begin();
+            }
+            ret
+        })
     }
 
     extern "C" fn reset_done_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::locked(vdev, || Self::with_data(vdev, T::reset_done))
+        // Whoever unbinds the driver now waits for this, with the lock held.
+        //
+        // SAFETY: Called by the virtio bus.
+        let gate = ResetGate::of(unsafe { Self::device(vdev) });
+
+        gate.and_then(|gate| gate.end(|| Self::with_data(vdev, T::reset_done)))
+            .unwrap_or_else(|| Self::locked(vdev, |_| Self::with_data(vdev, T::reset_done)))
     }
 
     extern "C" fn shutdown_callback(raw: *mut bindings::virtio_device) {
@@ -438,7 +456,7 @@ impl<T: Driver> Adapter<T> {
         let vdev = unsafe { Self::device(vdev) };
 
         from_result(|| {
-            // SAFETY: The callers hold the device's lock, which excludes remove.
+            // SAFETY: The callers hold the device's lock, or the gate; either excludes remove.
             let data = unsafe { Self::data(vdev) }.ok_or(ENODEV)?;
 
             f(vdev, data).map(|()| 0)
@@ -448,12 +466,18 @@ impl<T: Driver> Adapter<T> {
     /// Calls `f` with the device's lock held.
     ///
     /// A reset by sysfs holds the lock of the transport's device only, so it races with unbind.
-    fn locked(vdev: *mut bindings::virtio_device, f: impl FnOnce() -> c_int) -> c_int {
-        // SAFETY: The bus passes a valid device. Nobody takes the transport's lock under this one.
-        unsafe { bindings::virtio_device_lock(vdev) };
-        let ret = f();
+    fn locked(
+        raw: *mut bindings::virtio_device,
+        f: impl FnOnce(&Device<CoreInternal<'_>>) -> c_int,
+    ) -> c_int {
+        // SAFETY: Called from callbacks of the virtio bus only.
+        let vdev = unsafe { Self::device(raw) };
+
+        // SAFETY: The device is valid. Nobody takes the transport's lock under this one.
+        unsafe { bindings::virtio_device_lock(raw) };
+        let ret = f(vdev);
         // SAFETY: Locked above.
-        unsafe { bindings::virtio_device_unlock(vdev) };
+        unsafe { bindings::virtio_device_unlock(raw) };
         ret
     }
 }

@@ -11,6 +11,7 @@
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
 use super::{
+    reset::ResetGate,
     Buffer,
     Device,
     Feature, //
@@ -20,7 +21,8 @@ use crate::{
     bindings,
     device::{
         Bound,
-        CoreInternal, //
+        CoreInternal,
+        DeviceContext, //
     },
     error::to_result,
     new_mutex,
@@ -89,6 +91,7 @@ impl Queues {
 struct Slot {
     handler: Arc<dyn Handler>,
     queues: Arc<Queues>,
+    gate: Arc<ResetGate>,
 }
 
 /// The callback of every queue. Hard interrupt context.
@@ -143,6 +146,12 @@ pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
 
     let Some(slot) = slot else { return };
 
+    // SAFETY: As above.
+    if unsafe { slot.as_ref() }.gate.is_given_up() {
+        // The reset may still come to its end, and then looks for the gate.
+        return;
+    }
+
     // SAFETY: As above. Callbacks have ended, so nobody else looks at it.
     unsafe { (*raw).priv_ = ptr::null_mut() };
     // SAFETY: The slot was stored by `find_vqs` from a `KBox`, and is no longer reachable.
@@ -158,6 +167,19 @@ pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
             vdev.as_ref(),
             "driver bug: a virtqueue is left after unbind, its ring is leaked\n"
         );
+    }
+}
+
+impl ResetGate {
+    /// The gate of a device, if its driver has found queues. Only for the bus' callbacks, or where
+    /// queues may be found.
+    pub(super) fn of<Ctx: DeviceContext>(vdev: &Device<Ctx>) -> Option<Arc<Self>> {
+        // SAFETY: The device is valid, and `priv` is owned by this module. It changes only in
+        // `find_vqs`, which the driver's callbacks serialize, and in `release()`, after them; the
+        // end of a reset, which holds no lock, is awaited before, or the slot is left for it.
+        let slot = unsafe { (*vdev.as_raw()).priv_.cast::<Slot>().as_ref() };
+
+        slot.map(|slot| slot.gate.clone())
     }
 }
 
@@ -202,7 +224,7 @@ impl Device<Bound> {
     ///
     /// impl virtio::Handler for State {
     ///     fn used(&self, _index: usize) {
-    ///         if let Some(queue) = self.queue.lock().as_mut() {
+    ///         if let Some(queue) = &mut *self.queue.lock() {
     ///             while let Some((request, len)) = queue.get() {
     ///                 pr_info!("{} bytes: {}\n", len, request.response().get());
     ///             }
@@ -215,7 +237,9 @@ impl Device<Bound> {
     ///     let request = KBox::new(Command::new(Le32::new(0), Le32::new(!0)), GFP_KERNEL)?;
     ///
     ///     queue.add(request, GFP_KERNEL).map_err(|(err, _request)| err)?;
-    ///     queue.kick();
+    ///     if !queue.kick() {
+    ///         return Err(EIO);
+    ///     }
     ///     *state.queue.lock() = Some(queue);
     ///     Ok(())
     /// }
@@ -269,10 +293,16 @@ impl Device<Bound> {
             }),
             GFP_KERNEL,
         )?;
+        // The gate is the device's, not that of the queues.
+        let gate = match ResetGate::of(self) {
+            Some(gate) => gate,
+            None => ResetGate::new()?,
+        };
         let slot = KBox::new(
             Slot {
                 handler,
                 queues: queues.clone(),
+                gate,
             },
             GFP_KERNEL,
         )?;
