@@ -5,6 +5,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import settings
@@ -82,16 +83,16 @@ def applets():
 
 
 def pack(generator, text, target):
-    """Write an archive; it gets its name when it is whole."""
-    listing = target.with_suffix(".list")
-    listing.write_text(text)
-    new = target.with_suffix(".new")
-    with open(new, "wb") as out:
-        done = subprocess.run([generator, listing], stdout=out, stderr=subprocess.PIPE, text=True,
-                              check=False)
-    if done.returncode:
-        raise steps.Trouble(f"gen_init_cpio failed: {done.stderr}")
-    new.replace(target)
+    """Write an archive; it gets its name when it is whole, whoever else writes it."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="pack-") as folder:
+        listing, new = Path(folder) / "list", Path(folder) / "cpio"
+        listing.write_text(text)
+        with open(new, "wb") as out:
+            done = subprocess.run([generator, listing], stdout=out, stderr=subprocess.PIPE,
+                                  text=True, check=False)
+        if done.returncode:
+            raise steps.Trouble(f"gen_init_cpio failed: {done.stderr}")
+        new.replace(target)
 
 
 def contents(kernel):

@@ -20,7 +20,6 @@ from machine import Machine  # noqa: E402
 import initramfs  # noqa: E402
 import kernel as kernels  # noqa: E402
 import settings  # noqa: E402
-import steps  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -35,8 +34,7 @@ def kernel(request):
     if not built:
         return kernels.ready("release")
     found = kernels.Kernel("release", Path(built).resolve())
-    with steps.alone():
-        initramfs.build(found)
+    initramfs.build(found)
     return found
 
 
