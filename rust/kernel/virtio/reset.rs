@@ -31,8 +31,9 @@ const ENDING: u32 = 2;
 /// The reset did not come to its end. If it does so later, nobody is told.
 const GIVEN_UP: u32 = 3;
 
-/// How long an unbind waits for a reset to come to its end, in milliseconds: longer than PCI waits for
-/// a device to come back.
+/// How long an unbind waits for a reset to come to its end, in milliseconds.
+///
+/// Longer than PCI waits for a device to come back.
 const PATIENCE: u32 = 90_000;
 
 /// The state of a device's resets.
