@@ -6,6 +6,7 @@ machine   is a guest that the tests of a module share; a failed test ends it, th
 """
 
 import itertools
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,11 @@ import settings  # noqa: E402
 def pytest_addoption(parser):
     """Add this suite's options."""
     parser.addoption("--built", metavar="DIR", help="boot the kernel that was built in DIR")
+
+
+def pytest_configure():
+    """End in good order when told to, so that no guest and no disk is left behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
