@@ -124,7 +124,7 @@ def test_the_default_run_is_short(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert bench.plan().estimate() <= 600
     monkeypatch.setenv("QUICK", "1")
-    assert bench.plan().estimate() <= 160
+    assert bench.plan().estimate() <= 240
 
 
 @pytest.mark.parametrize(("name", "value"), [("JOBS", "many"), ("JOBS", "0"), ("DELAYS", "-1"),
