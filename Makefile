@@ -4,7 +4,7 @@
 # The tools read these from the environment, where nothing has to be quoted twice.
 export KDIR ARCH RUSTC RUSTDOC RUSTFMT CLIPPY_DRIVER RUST_LIB_SRC BINDGEN LLVM O
 export DRIVER KERNEL MEM SMP PMEM_SIZE QEMU_ARGS TIMEOUT RUN SCRIPT ACCEL QEMU NO_INSTALL
-export QUICK CHECK JOBS ROUNDS DELAYS
+export QUICK CHECK JOBS ROUNDS DELAYS LONG SEED
 export PYTHONDONTWRITEBYTECODE := 1
 
 tool = @sh scripts/python.sh scripts/
@@ -96,5 +96,7 @@ clean:
 #:   JOBS='1 64'  DELAYS='0 2 10'  ROUNDS=3
 #:                       what is measured: numbers of fio's jobs; by how many milliseconds each
 #:                       of the host's fsyncs takes longer; how often
+#:   LONG=1              tests that decide at random go on for long, and others with them
+#:   SEED=NUMBER         repeats the decisions of a random test; the number is in its name
 #:   TIMEOUT=180         seconds after which the guest is killed
 #:   XDG_CACHE_HOME=DIR  the kernel's download is kept in virtio-pmem-rust/ there (~/.cache)

@@ -41,6 +41,8 @@ NEEDS = {
         "ndctl": "ndctl",
         "kmod": "modprobe",
         "strace": "strace",
+        "sqlite3": "sqlite3",
+        "dmsetup": "dmsetup",
     },
     "test": {"git": "git", "patch": "patch"},
     "lint": {"shellcheck": "shellcheck", "perl": "perl", "git": "git"},

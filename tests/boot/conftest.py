@@ -6,6 +6,8 @@ machine   is a guest that the tests of a module share; a failed test ends it, th
 """
 
 import itertools
+import os
+import random
 import signal
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+import counters  # noqa: E402
 import host as hosts  # noqa: E402
 from machine import Machine  # noqa: E402
 
@@ -31,6 +34,8 @@ def pytest_addoption(parser):
 def pytest_configure():
     """End in good order when told to, so that no guest and no disk is left behind."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Of tests that decide at random; in their names, and the same for all workers.
+    os.environ["SEED"] = os.environ.get("SEED") or str(random.randrange(10 ** 6))
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +55,14 @@ def library():
     settings.BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as folder:
         yield hosts.build(Path(folder) / "host_fsync.so")
+
+
+@pytest.fixture(scope="session")
+def records():
+    """The guest's program that writes numbered records."""
+    settings.BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as folder:
+        yield counters.build(Path(folder) / "records")
 
 
 @pytest.fixture

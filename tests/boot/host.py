@@ -1,19 +1,54 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the host does when a guest flushes: see host_fsync.c."""
+"""What the host does when a guest flushes, and keeps: see host_fsync.c and host_journal.c."""
 
+import shutil
+import struct
+import subprocess
 import time
 from pathlib import Path
 
 import steps
 
-SOURCE = Path(__file__).with_name("host_fsync.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("host_fsync.c", "host_journal.c")]
+
+PAGE = 4096
+COMMIT = 2 ** 64 - 1
 
 
 def build(target):
     """Compile the library that is preloaded into QEMU."""
-    steps.run(["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", target, SOURCE],
-              steps.log_path("host-fsync"))
+    steps.run(["gcc", "-shared", "-fPIC", "-O1", "-pthread", "-Wall", "-Werror", "-o", target,
+               *SOURCES], steps.log_path("host-fsync"))
     return target
+
+
+def records(path):
+    """Go through a journal: yield each record's number, and where it and its content begin."""
+    with open(path, "rb") as journal:
+        while len(head := journal.read(8)) == 8:
+            (number,) = struct.unpack("=Q", head)
+            size = 8 if number == COMMIT else PAGE
+            start = journal.tell()
+            content = journal.read(size)
+            if len(content) < size:
+                return
+            yield number, start, content
+
+
+def copy(source, target):
+    """Copy a file; holes stay holes."""
+    subprocess.run(["cp", "--sparse=always", source, target], check=True)
+
+
+def replay(journal, image):
+    """Write to an image what a journal guarantees."""
+    guaranteed = max((struct.unpack("=Q", content)[0]
+                      for number, _, content in records(journal) if number == COMMIT), default=0)
+    with open(image, "r+b") as file:
+        for number, start, content in records(journal):
+            if number != COMMIT and start + PAGE <= guaranteed:
+                file.seek(number * PAGE)
+                file.write(content)
 
 
 class Host:
@@ -24,18 +59,43 @@ class Host:
         self.plan_file = Path(folder) / "fsync-plan"
         self.record_file = Path(folder) / "fsync-record"
         self.record_file.touch()
+        self.journals = Path(folder) / "journals"
         self.plan("pass")
 
     def wrapper(self):
         """Return the command that runs QEMU under the plan."""
         return ["env", f"LD_PRELOAD={self.library}", f"FSYNC_PLAN={self.plan_file}",
-                f"FSYNC_RECORD={self.record_file}"]
+                f"FSYNC_RECORD={self.record_file}", f"FSYNC_JOURNAL={self.journals}"]
 
     def plan(self, plan):
         """Decide what becomes of flushes from now on, also of those that hang."""
         new = self.plan_file.with_suffix(".new")
         new.write_text(plan, encoding="ascii")
         new.replace(self.plan_file)
+
+    def keep_journal(self, disks):
+        """From now on, before the guest's start, know what is guaranteed to be on these disks."""
+        shutil.rmtree(self.journals, ignore_errors=True)
+        self.journals.mkdir()
+        for disk in disks:
+            disk.create()
+            copy(disk.path, self.base(disk))
+
+    def journal(self, disk):
+        """Return the path of a disk's journal."""
+        return self.journals / str(Path(disk.path).stat().st_ino)
+
+    def base(self, disk):
+        """Return the path of what was on the disk when its journal began."""
+        return self.journal(disk).with_suffix(".base")
+
+    def lose_power(self, disks):
+        """Take from these disks all that is not guaranteed; the guest was killed before."""
+        for disk in disks:
+            journal = self.journal(disk)
+            if journal.exists():
+                replay(journal, self.base(disk))
+            copy(self.base(disk), disk.path)
 
     def count(self, word, disk=None):
         """Count the records that begin with a word, of one disk or of all."""

@@ -12,6 +12,8 @@
  * FSYNC_RECORD names a file that gets one line at the beginning and one at the end of each call:
  *	begin INODE
  *	end INODE RESULT
+ *
+ * FSYNC_JOURNAL: see host_journal.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +23,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "host_journal.h"
 
 static int open_by_name_in(const char *variable, int flags)
 {
@@ -60,9 +64,11 @@ static int planned(long number, int fd)
 	char plan[32], line[64];
 	int result, error;
 	struct stat stat;
+	struct copy copy;
 
 	if (fstat(fd, &stat) < 0)
 		return -1;
+	copy = journal_copy(fd, &stat);
 	snprintf(line, sizeof(line), "begin %lu\n", (unsigned long)stat.st_ino);
 	record(line);
 
@@ -78,8 +84,10 @@ static int planned(long number, int fd)
 	} else {
 		result = syscall(number, fd);
 	}
-
 	error = errno;
+	if (!result)
+		journal_commit(&copy);
+
 	snprintf(line, sizeof(line), "end %lu %d\n", (unsigned long)stat.st_ino, result);
 	record(line);
 	errno = error;

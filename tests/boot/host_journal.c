@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a host is sure to have after a power failure: the stores that came before an fsync which
+ * has returned. QEMU's memory is a shared mapping of the file, so the file itself would show a test
+ * every store, however early the guest was killed.
+ *
+ * If the directory FSYNC_JOURNAL is there, each file that is synced has a journal in it:
+ *	INODE.base	made by the test: what the file held at first
+ *	INODE		made here: records, only ever appended
+ *
+ * A record is a page's number and its content, or COMMIT and the length of the journal that is
+ * guaranteed from then on. (A number is 64 bits long, as the machine writes it.)
+ *
+ * When an fsync begins, the pages that have changed since the last copy are appended. The guest
+ * goes on meanwhile, so a page may be newer than that: any cache may write a page back early. It is
+ * never older. When the fsync has returned, COMMIT is appended. Of fsyncs that run at the same time
+ * each waits until the one before it has made its copy, and guarantees that, too: its pages were
+ * there before.
+ *
+ * The test kills QEMU and not its host, so what was written to the journal is there. A record that
+ * was cut off by the kill is behind the last COMMIT.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "host_journal.h"
+
+#define PAGE	4096
+#define COMMIT	UINT64_MAX
+
+struct record {
+	uint64_t number;
+	char page[PAGE];
+};
+
+struct journal {
+	struct journal *next;
+	ino_t inode;
+	int fd;
+	size_t size;
+	/* The file as the guest sees it, and as it was copied last. */
+	const char *live;
+	char *copied;
+	/* How much was appended. */
+	uint64_t end;
+};
+
+static struct journal *journals;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* A journal with a gap would blame the guest. */
+static void give_up(const char *what)
+{
+	fprintf(stderr, "FSYNC_JOURNAL: %s: %s\n", what, strerror(errno));
+	abort();
+}
+
+static void append(struct journal *journal, const void *data, size_t size)
+{
+	if (write(journal->fd, data, size) != (ssize_t)size)
+		give_up("write");
+	journal->end += size;
+}
+
+static int open_in(const char *folder, ino_t inode, const char *suffix, int flags)
+{
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/%lu%s", folder, (unsigned long)inode, suffix);
+	return open(path, flags | O_CLOEXEC, 0600);
+}
+
+static void *map(int fd, size_t size, int protection, int flags)
+{
+	void *memory = mmap(NULL, size, protection, flags, fd, 0);
+
+	if (memory == MAP_FAILED)
+		give_up("mmap");
+	return memory;
+}
+
+static struct journal *new_journal(const char *folder, int fd, const struct stat *stat)
+{
+	struct journal *journal = calloc(1, sizeof(*journal));
+	int base = open_in(folder, stat->st_ino, ".base", O_RDONLY);
+
+	if (!journal || base < 0)
+		give_up("base");
+	journal->inode = stat->st_ino;
+	journal->size = stat->st_size;
+	journal->fd = open_in(folder, stat->st_ino, "", O_CREAT | O_TRUNC | O_WRONLY);
+	if (journal->fd < 0)
+		give_up("open");
+	journal->live = map(fd, journal->size, PROT_READ, MAP_SHARED);
+	journal->copied = map(base, journal->size, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_NORESERVE);
+	close(base);
+	journal->next = journals;
+	journals = journal;
+	return journal;
+}
+
+static struct journal *find_journal(int fd, const struct stat *stat)
+{
+	const char *folder = getenv("FSYNC_JOURNAL");
+	struct journal *journal;
+
+	for (journal = journals; journal; journal = journal->next)
+		if (journal->inode == stat->st_ino)
+			return journal;
+	if (!folder || access(folder, F_OK) < 0)
+		return NULL;
+	return new_journal(folder, fd, stat);
+}
+
+static void append_if_changed(struct journal *journal, uint64_t number)
+{
+	const char *live = journal->live + number * PAGE;
+	char *copied = journal->copied + number * PAGE;
+	struct record record = { .number = number };
+
+	if (!memcmp(live, copied, PAGE))
+		return;
+	/* The guest may write to it right now: what is kept is what was recorded. */
+	memcpy(copied, live, PAGE);
+	memcpy(record.page, copied, PAGE);
+	append(journal, &record, sizeof(record));
+}
+
+/* A hole has never been stored to: the base has one there, too. */
+static void append_changes(struct journal *journal, int fd)
+{
+	off_t data = 0, hole;
+
+	while ((data = lseek(fd, data, SEEK_DATA)) >= 0) {
+		hole = lseek(fd, data, SEEK_HOLE);
+		if (hole < 0)
+			give_up("lseek");
+		for (data -= data % PAGE; data < hole; data += PAGE)
+			append_if_changed(journal, data / PAGE);
+	}
+	if (errno != ENXIO)
+		give_up("lseek");
+}
+
+/* Called before anything else is done for an fsync: what comes later is not covered by it. */
+struct copy journal_copy(int fd, const struct stat *stat)
+{
+	struct copy copy = {};
+
+	pthread_mutex_lock(&lock);
+	copy.journal = find_journal(fd, stat);
+	if (copy.journal) {
+		append_changes(copy.journal, fd);
+		copy.end = copy.journal->end;
+	}
+	pthread_mutex_unlock(&lock);
+	return copy;
+}
+
+/* Called when the fsync has succeeded, before QEMU gets to know. */
+void journal_commit(const struct copy *copy)
+{
+	const uint64_t record[2] = {COMMIT, copy->end};
+
+	if (!copy->journal)
+		return;
+	pthread_mutex_lock(&lock);
+	append(copy->journal, record, sizeof(record));
+	pthread_mutex_unlock(&lock);
+}

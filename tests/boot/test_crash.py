@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Power failures under load, on a host that loses everything that no fsync guarantees.
+
+The guest is killed at a random moment, its disks are set back to what the host had guaranteed by
+then (see host_journal.c), and the next guest looks for all that was acknowledged before the kill.
+Then it goes on writing, and so on.
+
+LONG=1 kills more often. SEED=number repeats a run's decisions, though not its timing.
+"""
+
+import dataclasses
+import os
+import random
+import subprocess
+import time
+
+import pytest
+from counters import GUEST_SIDE, Counters
+from machine import MIB
+
+KILLS = 50 if os.environ.get("LONG") else 3
+
+SIZES = {"raw": 64 * MIB, "ext4": 128 * MIB, "xfs": 320 * MIB}
+
+MAKE = {"raw": "true", "ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q -f"}
+CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
+
+# What the host's fsync takes longer, in milliseconds, so that it is cut short in each of its parts.
+DELAYS = (0, 0, 3, 10, 30)
+
+
+@dataclasses.dataclass(frozen=True)
+class Writers:
+    """Some writers of one kind, and their numbers among all."""
+    method: str
+    disk: str
+    count: int
+    first: int
+
+    def where(self, turn):
+        """Return where they write."""
+        return "/dev/$raw" if self.disk == "raw" else f"/mnt/{self.disk}/{turn}/{self.method}"
+
+    def numbers(self):
+        """Return their numbers."""
+        return range(self.first, self.first + self.count)
+
+
+WRITERS = (
+    Writers("dsync", "raw", 4, 0),
+    Writers("fsync", "raw", 4, 4),
+    Writers("buffered", "ext4", 2, 8),
+    Writers("dsync", "ext4", 1, 10),
+    Writers("msync", "ext4", 1, 11),
+    Writers("buffered", "xfs", 2, 12),
+    Writers("dsync", "xfs", 1, 14),
+    Writers("msync", "xfs", 1, 15),
+)
+
+# The number of the writer of the database.
+SQLITE = 16
+
+MAKE_DATABASE = """
+sqlite3 /mnt/ext4/db >/dev/null <<'SQL'
+PRAGMA journal_mode=WAL;
+CREATE TABLE rows (number INTEGER PRIMARY KEY, text TEXT);
+SQL
+"""
+
+
+def text(number):
+    """Return the text in a row of the database, which only an intact page has."""
+    return f"printf('%0300d', {number} * 7919)"
+
+
+def write_database(first):
+    """Return the command that adds rows, and counts each whose transaction has ended."""
+    row = f"INSERT OR REPLACE INTO rows VALUES (&, {text('&')}); SELECT &;"
+    # SQLite's shell writes what it has printed before it reads its next line.
+    return f"""
+        (echo '.output /dev/null'
+         echo 'PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=50;'
+         echo '.output'
+         seq {first} 1000000 | sed "s/.*/{row}/"
+        ) | sqlite3 -bail /mnt/ext4/db | records count {SQLITE} &
+    """
+
+
+def check_database(last):
+    """Return the command that prints "ok" and the number of good rows up to the last one."""
+    return f"""
+        sqlite3 /mnt/ext4/db "
+            PRAGMA integrity_check;
+            SELECT count(*) FROM rows WHERE number <= {last} AND text = {text('number')};
+        "
+    """
+
+
+class Crashes:
+    """A guest's disks from crash to crash."""
+
+    def __init__(self, boot, folder, seed):
+        self.boot, self.counters = boot, Counters(folder)
+        self.random = random.Random(seed)
+        self.turn = 0
+
+    def machine(self, records):
+        """Return the next guest, not started yet."""
+        machine = self.boot(sizes=SIZES.values(), args=self.counters.args,
+                            files={"/bin/records": records})
+        if not self.turn:
+            for disk, make in zip(machine.pmem, MAKE.values(), strict=True):
+                disk.create()
+                subprocess.run([*make.split(), disk.path], check=True)
+        machine.host.keep_journal(machine.pmem)
+        return machine
+
+    def prepare(self, machine):
+        """Give a shell's script the disks' names, and writers what they need."""
+        disks = map(machine.disk, machine.devices_found())
+        names = "\n".join(f"{name}={disk}" for name, disk in zip(SIZES, disks, strict=True))
+        machine.sh(f"cat >/tmp/names <<'END'\n{names}\n{GUEST_SIDE}\nEND")
+        for fs, check in CHECK.items():
+            # The log is replayed, and then there must be nothing to repair.
+            self.sh(machine, f"""
+                mkdir -p /mnt/{fs}
+                mount /dev/${fs} /mnt/{fs}
+                umount /mnt/{fs}
+                {check} /dev/${fs} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+                mount {self.random.choice(("", "-o dax"))} /dev/${fs} /mnt/{fs}
+            """)
+        if not self.turn:
+            self.sh(machine, MAKE_DATABASE)
+
+    @staticmethod
+    def sh(machine, script):
+        """Run a script that knows the disks' names and the counters."""
+        return machine.sh(f". /tmp/names\n{script}")
+
+    def check(self, machine):
+        """Fail if something that was acknowledged is not there."""
+        for writers in WRITERS:
+            self.sh(machine, f"records check {writers.where(self.turn)} {writers.count} "
+                             f"{writers.first}")
+        last = self.counters.done(SQLITE)
+        assert self.sh(machine, check_database(last)).split() == ["ok", str(last)]
+        self.sh(machine, f"rm -r /mnt/ext4/{self.turn} /mnt/xfs/{self.turn}")
+
+    def crash(self, machine):
+        """Start everybody, and kill the guest at a random moment."""
+        self.turn += 1
+        machine.host.plan(f"delay {self.random.choice(DELAYS)}")
+        goals = {SQLITE: self.counters.done(SQLITE) + 1}
+        script = write_database(goals[SQLITE])
+        for writers in WRITERS:
+            goals |= {number: self.counters.done(number) + 1 for number in writers.numbers()}
+            where = writers.where(self.turn)
+            if writers.disk != "raw":
+                script += f"mkdir -p {where}\n"
+            script += (f"records write {writers.method} {where} {writers.count} {writers.first} "
+                       "&\n")
+        machine.later("load", f". /tmp/names\n{script}\nwait")
+        self.counters.wait(goals, timeout=60)
+        time.sleep(self.random.uniform(0, 2))
+        assert not machine.done("load"), machine.join("load")
+        assert machine.complaints() == []
+        machine.kill()
+        machine.host.lose_power(machine.pmem)
+
+
+@pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
+def test_crash(boot, folder, records, seed):
+    """All that was acknowledged before a power failure is there after it, again and again.
+
+    Records by O_DSYNC and by fsync on a raw disk; files by fsync, O_DSYNC and msync in ext4 and
+    XFS, with and without DAX; transactions of SQLite in WAL mode.
+    """
+    crashes = Crashes(boot, folder, seed)
+    for _ in range(KILLS):
+        with crashes.machine(records) as machine:
+            crashes.prepare(machine)
+            if crashes.turn:
+                crashes.check(machine)
+            crashes.crash(machine)
+    with crashes.machine(records) as machine:
+        crashes.prepare(machine)
+        crashes.check(machine)
