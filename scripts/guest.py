@@ -36,7 +36,8 @@ GIB = 1 << 30
 COMPLAINTS = re.compile(
     r"BUG:|WARNING:|Oops|kernel BUG|Kernel panic|UBSAN:|possible (circular|recursive|irq lock)|"
     r"general protection fault|blocked for more than|rcu.*detected.*stalls|suspicious RCU|"
-    r"new suspected memory leaks|ODEBUG:|rust_kernel: panicked|DMA-API:.*(error|leak|warning)"
+    r"new suspected memory leaks|ODEBUG:|rust_kernel: panicked|DMA-API:.*(error|leak|warning)|"
+    r"turning off the locking correctness validator|non-static key"
 )
 
 

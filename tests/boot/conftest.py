@@ -3,6 +3,13 @@
 
 boot      makes guests for one test
 machine   is a guest that the tests of a module share; a failed test ends it, the next boots anew
+
+Which tests run depends on the kernel, and on LONG=1 in the environment. Without a mark a test runs
+on the release kernel, and with LONG=1 on the debug kernel, too. Marks:
+
+on_debug    runs on the debug kernel, too
+only_debug  runs on the debug kernel alone: it needs what only that has
+long        runs with LONG=1 only
 """
 
 import itertools
@@ -31,20 +38,51 @@ def pytest_addoption(parser):
     parser.addoption("--built", metavar="DIR", help="boot the kernel that was built in DIR")
 
 
-def pytest_configure():
-    """End in good order when told to, so that no guest and no disk is left behind."""
+def pytest_configure(config):
+    """Name the marks, and end in good order when told to: leave no guest and no disk behind."""
+    for mark in ("on_debug: runs on the debug kernel, too", "only_debug: runs on it alone",
+                 "long: runs with LONG=1 only"):
+        config.addinivalue_line("markers", mark)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Of tests that decide at random; in their names, and the same for all workers.
     os.environ["SEED"] = os.environ.get("SEED") or str(random.randrange(10 ** 6))
 
 
+def kernel_name(config):
+    """Return which kernel is booted; the directory that it was built in bears its name."""
+    built = config.getoption("--built")
+    name = Path(built).resolve().name if built else "release"
+    if name not in kernels.KERNELS:
+        raise pytest.UsageError(f"--built={built}: the directory's name must be one of "
+                                f"{', '.join(kernels.KERNELS)}")
+    return name
+
+
+def wanted(item, debug, long):
+    """Tell whether a test is to run."""
+    marks = {mark.name for mark in item.iter_markers()}
+    if "long" in marks and not long:
+        return False
+    if debug:
+        return long or bool(marks & {"on_debug", "only_debug"})
+    return "only_debug" not in marks
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is not for this kernel, or takes too long."""
+    debug, long = kernel_name(config) == "debug", bool(os.environ.get("LONG"))
+    out = [item for item in items if not wanted(item, debug, long)]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
+
+
 @pytest.fixture(scope="session")
 def kernel(request):
-    """The release kernel."""
+    """The kernel that is booted."""
     built = request.config.getoption("--built")
     if not built:
         return kernels.ready("release")
-    found = kernels.Kernel("release", Path(built).resolve())
+    found = kernels.Kernel(kernel_name(request.config), Path(built).resolve())
     initramfs.build(found)
     return found
 
@@ -103,10 +141,10 @@ def machine(request, shared):
         shared.start()
         shared.wait_ready()
     shared.clear_messages()
-    before, failed = len(shared.complaints()), request.session.testsfailed
+    before, failed = len(shared.trouble()), request.session.testsfailed
     yield shared
     shared.host.plan("pass")
-    complaints = shared.complaints()[before:]
-    if complaints or request.session.testsfailed > failed:
+    trouble = shared.trouble()[before:]
+    if trouble or request.session.testsfailed > failed:
         shared.close()
-    assert complaints == []
+    assert trouble == []

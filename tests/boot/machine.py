@@ -34,7 +34,8 @@ def aio(disk, size, depth=4, more=""):
     one whose bios wait for the host can.
     """
     return (f"fio --name=aio --filename=/dev/{disk} --ioengine=libaio --direct=1 --sync=dsync "
-            f"--rw=write --bs=4k --size={size} --iodepth={depth} --thread {more}")
+            f"--rw=write --bs=4k --size={size} --iodepth={depth} --thread --allow_file_create=0 "
+            f"{more}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +82,17 @@ class Machine(Guest):
                 self.check()
 
     def check(self):
-        """Fail if the kernel has spoken of a bug."""
-        assert self.complaints() == []
+        """Fail if the kernel has spoken of a bug, or has ceased to look for some."""
+        assert self.trouble() == []
+
+    def trouble(self):
+        """List the kernel's complaints; lockdep off, as after trouble of any kind, is one."""
+        off = []
+        if self.kernel.name == "debug" and self.alive():
+            state = self.sh("grep debug_locks: /proc/lockdep_stats")
+            if state.split() != ["debug_locks:", "1"]:
+                off = [f"lockdep is off: {state}"]
+        return self.complaints() + off
 
     # Commands
 
@@ -187,6 +197,23 @@ SCRIPT
         name = DRIVERS[driver or self.driver]
         self.sh(f"echo {device.virtio} >/sys/bus/virtio/drivers/{name}/bind")
         return self.disk(device)
+
+    def remove(self, device, timeout=60):
+        """Remove a device's PCI function; return the seconds it took."""
+        start = time.monotonic()
+        self.sh(f"echo 1 >/sys/bus/pci/devices/{device.pci}/remove", timeout)
+        return time.monotonic() - start
+
+    def rescan(self):
+        """Let the PCI bus be scanned for the only device; return the disk's name."""
+        self.sh("echo 1 >/sys/bus/pci/rescan")
+        return self.disk(self.device())
+
+    def stats(self, device):
+        """Return the driver's statistics of a device."""
+        name = f"/sys/kernel/debug/{DRIVERS['rust']}-{device.virtio}/stats"
+        lines = self.sh(f"cat {name}").splitlines()
+        return {key: int(value) for key, value in (line.split(": ") for line in lines)}
 
     # Messages
 
