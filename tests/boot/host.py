@@ -52,7 +52,8 @@ def replay(journal, image):
 
 
 class Host:
-    """The host under one guest. Its plan holds until the next: pass, fail, delay N, hang."""
+    """The host under one guest. Its plan holds until the next: pass, fail, delay N, hang,
+    or hang N, which holds all flushes but the first N of this guest."""
 
     def __init__(self, library, folder):
         self.library = library

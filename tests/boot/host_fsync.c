@@ -8,6 +8,7 @@
  *	fail		nothing, and return EIO
  *	delay N		wait for N milliseconds first
  *	hang		wait until the plan is another one
+ *	hang N		the same, but the first N calls since QEMU started pass
  *
  * FSYNC_RECORD names a file that gets one line at the beginning and one at the end of each call:
  *	begin INODE
@@ -17,6 +18,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,9 +61,22 @@ static void record(const char *line)
 	close(fd);
 }
 
+/* Whether the plan holds the call that has this turn. */
+static bool is_held(const char *plan, unsigned long turn)
+{
+	unsigned long passing = 0;
+
+	if (strncmp(plan, "hang", 4))
+		return false;
+	sscanf(plan, "hang %lu", &passing);
+	return turn > passing;
+}
+
 static int planned(long number, int fd)
 {
+	static atomic_ulong turns;
 	unsigned int milliseconds;
+	unsigned long turn;
 	char plan[32], line[64];
 	int result, error;
 	struct stat stat;
@@ -69,10 +85,11 @@ static int planned(long number, int fd)
 	if (fstat(fd, &stat) < 0)
 		return -1;
 	copy = journal_copy(fd, &stat);
+	turn = atomic_fetch_add(&turns, 1) + 1;
 	snprintf(line, sizeof(line), "begin %lu\n", (unsigned long)stat.st_ino);
 	record(line);
 
-	for (read_plan(plan, sizeof(plan)); !strcmp(plan, "hang"); read_plan(plan, sizeof(plan)))
+	for (read_plan(plan, sizeof(plan)); is_held(plan, turn); read_plan(plan, sizeof(plan)))
 		usleep(5000);
 
 	if (sscanf(plan, "delay %u", &milliseconds) == 1)
