@@ -14,7 +14,7 @@ import steps
 # Dynamically linked tools; the rest of user space is busybox.
 TOOLS = (
     "fio", "mkfs.ext4", "e2fsck", "tune2fs", "debugfs", "mkfs.xfs", "xfs_repair", "xfs_io",
-    "xfs_db", "ndctl", "daxctl", "modprobe", "sqlite3", "dmsetup",
+    "xfs_db", "ndctl", "daxctl", "modprobe", "sqlite3", "dmsetup", "trace-cmd",
 )
 OPTIONAL = {"daxctl", "debugfs", "xfs_db"}
 

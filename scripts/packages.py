@@ -43,6 +43,7 @@ NEEDS = {
         "strace": "strace",
         "sqlite3": "sqlite3",
         "dmsetup": "dmsetup",
+        "trace-cmd": "trace-cmd",
     },
     "test": {"git": "git", "patch": "patch"},
     "lint": {"shellcheck": "shellcheck", "perl": "perl", "git": "git"},

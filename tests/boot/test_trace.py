@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the driver shows of itself: trace events, and statistics in debugfs."""
+
+import collections
+import dataclasses
+import re
+
+import pytest
+from machine import MIB, aio, shared_by_rust
+
+import steps
+
+MACHINE = {"sizes": (256 * MIB,)}
+
+EVENTS = "/sys/kernel/tracing/events/virtio_pmem"
+NAMES = ("arrive", "send", "answer", "complete")
+
+pytestmark = pytest.mark.on_debug
+
+
+@dataclasses.dataclass
+class Batch:
+    """What the events say of one batch."""
+    arrived: int = 0
+    sent: list = dataclasses.field(default_factory=list)
+    answered: list = dataclasses.field(default_factory=list)
+    completed: list = dataclasses.field(default_factory=list)
+
+
+def load(disk):
+    """Return commands that bring both kinds of callers, alone and many at a time."""
+    return f"""
+        xfs_io -c fsync /dev/{disk}
+        {aio(disk, "128k", depth=8)} >/dev/null
+        fio --name=sync --filename=/dev/{disk} --numjobs=8 --size=64k --offset_increment=64k \\
+            --bs=4k --rw=write --ioengine=psync --fsync=1 --allow_file_create=0 >/dev/null
+        fio --name=fua --filename=/dev/{disk} --numjobs=4 --size=64k --offset_increment=64k \\
+            --bs=4k --rw=write --direct=1 --ioengine=psync --sync=1 --allow_file_create=0 >/dev/null
+    """
+
+
+def batches(text, device):
+    """Sort the events of a device by batch; they must come in the order of a batch's life."""
+    found = collections.defaultdict(Batch)
+    line = re.compile(rf"virtio_pmem_(\w+): +{device.virtio} batch=(\d+) ?(.*)")
+    for name, number, rest in line.findall(text):
+        batch = found[int(number)]
+        fields = dict(re.findall(r"(\w+)=(\S+)", rest))
+        if name == "arrive":
+            assert rest.strip() in ("sync", "bio")
+            assert not batch.sent, f"batch {number} was joined after it was sent"
+            batch.arrived += 1
+        elif name == "send":
+            batch.sent.append(int(fields["callers"]))
+        elif name == "answer":
+            assert batch.sent, f"batch {number} was answered before it was sent"
+            batch.answered.append((int(fields["len"]), int(fields["status"], 0)))
+        else:
+            assert name == "complete"
+            assert batch.answered, f"batch {number} was completed before it was answered"
+            batch.completed.append((int(fields["callers"]), int(fields["error"])))
+    return found
+
+
+def check(text, device, before, after):
+    """Compare the events with each other and with the statistics."""
+    found = batches(text, device)
+    assert found
+    for batch in found.values():
+        assert batch.arrived >= 1
+        assert batch.sent == [batch.arrived]
+        assert batch.answered == [(4, 0)]
+        assert batch.completed == [(batch.arrived, 0)]
+    callers = sum(batch.arrived for batch in found.values())
+    assert callers == after["callers"] - before["callers"]
+    assert len(found) == after["host_flushes"] - before["host_flushes"]
+    assert sorted(found) == list(range(before["host_flushes"] + 1, after["host_flushes"] + 1))
+    assert max(batch.arrived for batch in found.values()) <= after["largest_batch"]
+    # The load does bring callers that share.
+    assert callers > len(found)
+    assert text.count(" sync\n") and text.count(" bio\n")
+
+
+@shared_by_rust
+def test_statistics(machine):
+    """The statistics count what the host has seen, and each answer is in the histogram."""
+    device = machine.device()
+    disk = machine.disk(device)
+    before, begun = machine.stats(device), machine.host.begun()
+    machine.sh(load(disk))
+    after = machine.stats(device)
+    assert after["host_flushes"] - before["host_flushes"] == machine.host.begun() - begun
+    # 1 and 32 and 8 times 16 and 4 times 16: no caller is counted twice, and none is forgotten
+    # (fio flushes a little more by itself).
+    assert after["callers"] - before["callers"] >= 1 + 32 + 8 * 16 + 4 * 16
+    answers = sum(value for key, value in after.items() if key.startswith("latency_us_"))
+    assert answers == after["host_flushes"]
+    assert 1 < after["largest_batch"] <= after["callers"]
+    assert (after["errors"], after["recoveries"]) == (before["errors"], before["recoveries"])
+
+    machine.host.plan("fail")
+    for count in range(1, 4):
+        machine.fails(f"xfs_io -c fsync /dev/{disk}")
+        assert machine.stats(device)["errors"] == before["errors"] + count
+    machine.host.plan("pass")
+
+
+@shared_by_rust
+def test_tracefs(machine):
+    """The events tell of every caller and of every flush, and agree with the statistics."""
+    device = machine.device()
+    disk = machine.disk(device)
+    assert machine.sh(f"ls -d {EVENTS}/*/ | wc -l") == str(len(NAMES))
+    before = machine.stats(device)
+    text = machine.sh(f"""
+        cd {EVENTS}/../..
+        echo >trace
+        echo 1 >{EVENTS}/enable
+        {load(disk)}
+        echo 0 >{EVENTS}/enable
+        cat trace
+    """) + "\n"
+    check(text, device, before, machine.stats(device))
+    # What is off is off.
+    machine.sh(f"echo >{EVENTS}/../../trace; xfs_io -c fsync /dev/{disk}")
+    assert "virtio_pmem_" not in machine.sh(f"cat {EVENTS}/../../trace")
+
+
+@shared_by_rust
+def test_trace_cmd(machine):
+    """trace-cmd records the events and makes of them what the kernel does."""
+    device = machine.device()
+    disk = machine.disk(device)
+    machine.sh(f"cat >/tmp/load.sh <<'EOF'\n{load(disk)}\nEOF")
+    before = machine.stats(device)
+    text = machine.sh("""
+        cd /tmp
+        trace-cmd record -q -e virtio_pmem -o /tmp/trace.dat sh /tmp/load.sh >/tmp/record 2>&1 || {
+            cat /tmp/record; exit 1
+        }
+        trace-cmd report -i /tmp/trace.dat 2>/dev/null
+    """, 120) + "\n"
+    check(text, device, before, machine.stats(device))
+
+
+@shared_by_rust
+def test_errors_are_traced(machine):
+    """A flush that the host fails is traced with its status and with the callers' error."""
+    device = machine.device()
+    disk = machine.disk(device)
+    machine.host.plan("fail")
+    text = machine.sh(f"""
+        cd {EVENTS}/../..
+        echo >trace
+        echo 1 >{EVENTS}/enable
+        ! xfs_io -c fsync /dev/{disk} >/dev/null 2>&1
+        echo 0 >{EVENTS}/enable
+        cat trace
+    """)
+    machine.host.plan("pass")
+    (batch,) = batches(text, device).values()
+    assert batch.sent == [1]
+    assert batch.answered == [(4, 1)]
+    assert batch.completed == [(1, -5)]
+
+
+def jumps(module):
+    """Map the name of a tracepoint to the bytes at the places where its static key decides."""
+    def readelf(*options):
+        return steps.output(["readelf", "-W", *options, module])
+
+    sections = {name: int(offset, 16) for name, offset in
+                re.findall(r"\] (\S+) +\S+ +[0-9a-f]+ ([0-9a-f]+) ", readelf("-S"))}
+    table = readelf("-r").split("'.rela__jump_table'")[1].split("\n\n")[0]
+    # An entry names three places: the code, the target of its jump, the key.
+    places = re.findall(r"R_X86_64_\S+ +[0-9a-f]+ (\S+) \+ ([0-9a-f]+)$", table, re.M)
+    found, data = collections.defaultdict(list), module.read_bytes()
+    for (section, offset), _, (key, _) in zip(*[iter(places)] * 3, strict=True):
+        start = sections[section] + int(offset, 16)
+        found[key].append(data[start:start + 5])
+    return found
+
+
+def test_free_when_off(kernel):
+    """An event that is off costs an instruction that does nothing, where the static key decides."""
+    (module,) = kernel.out.glob("modules/lib/modules/*/kernel/drivers/nvdimm/*/virtio_pmem_rust.ko")
+    found = jumps(module)
+    for name in NAMES:
+        places = found[f"__tracepoint_virtio_pmem_{name}"]
+        assert places
+        for code in places:
+            assert code == bytes.fromhex("0f1f440000") or code[:2] == bytes.fromhex("6690"), code
