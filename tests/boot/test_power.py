@@ -7,7 +7,7 @@ import time
 import pytest
 from machine import MIB, aio, both_drivers
 
-from guest import Disk
+from guest import GIB, Disk
 
 TIMEOUT = 3
 GIVES_UP = f"virtio_pmem_rust.timeout={TIMEOUT}"
@@ -47,6 +47,7 @@ def prepare(machine, level):
     """)
 
 
+@pytest.mark.on_debug
 @pytest.mark.parametrize("state", ["mem", "disk"])
 def test_suspend_under_load(boot, state):
     """Writers in flight survive suspend and hibernation: no error, no lost write."""
@@ -80,10 +81,15 @@ def test_suspend_mounted(boot, driver):
         machine.check_errors()
 
 
+@pytest.mark.on_debug
 def test_hibernation(boot, folder):
-    """A guest that was written to a disk and powered off goes on in another QEMU."""
-    swap = Disk(folder / "swap", 512 * MIB)
-    with boot(blk=[swap]) as machine:
+    """A guest that was written to a disk and powered off goes on in another QEMU.
+
+    With it go a mounted file system and, on a second device, writers in flight, none of which sees
+    an error or finds a byte that it had not written.
+    """
+    devices = {"sizes": (128 * MIB, 128 * MIB), "blk": [Disk(folder / "swap", GIB)]}
+    with boot(**devices) as machine:
         machine.sh("""
             mkfs.ext4 -q -b 4096 /dev/pmem0
             mount /dev/pmem0 /mnt
@@ -96,11 +102,14 @@ def test_hibernation(boot, folder):
             cat /sys/block/vda/dev >/sys/power/resume
             echo shutdown >/sys/power/disk
         """)
+        start_load(machine, "pmem1")
         machine.later("hibernate", "echo disk >/sys/power/state")
-        assert machine.wait(120) == 0
-    with boot(blk=[swap], append="resume=/dev/vda", ready="hibernation exit") as machine:
+        assert machine.wait(300) == 0
+    with boot(**devices, append="resume=/dev/vda", ready="hibernation exit") as machine:
         status, output = machine.join("hibernate")
         assert status == 0, output
+        assert not machine.done("load")
+        stop_load(machine)
         machine.sh("""
             cd /mnt
             sha256sum -c /tmp/sums
