@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 tool = @sh scripts/python.sh scripts/
 
 .DEFAULT_GOAL := help
-.PHONY: help boot shell guest kernel apply source test model scripts-test kunit boot-test lint clean
+.PHONY: help boot shell guest kernel apply source test model scripts-test kunit boot-test debug-test lint clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -62,6 +62,11 @@ kunit:
 boot-test:
 	$(tool)check.py boot-test
 
+#:   debug-test  those of them that a kernel with KASAN, lockdep and fault injection is for
+#:               (minutes, after its build; LONG=1: all of them)
+debug-test:
+	$(tool)check.py debug-test
+
 #:   bench       the Rust driver beside the C driver and virtio-blk: a table, the targets,
 #:               build/bench/bench.json and bench.svg (ten minutes; QUICK=1: two)
 .PHONY: bench
@@ -96,7 +101,8 @@ clean:
 #:   JOBS='1 64'  DELAYS='0 2 10'  ROUNDS=3
 #:                       what is measured: numbers of fio's jobs; by how many milliseconds each
 #:                       of the host's fsyncs takes longer; how often
-#:   LONG=1              tests that decide at random go on for long, and others with them
+#:   LONG=1              run the long tests, too, and all on both kernels; those that decide at
+#:                       random go on for long
 #:   SEED=NUMBER         repeats the decisions of a random test; the number is in its name
 #:   TIMEOUT=180         seconds after which the guest is killed
 #:   XDG_CACHE_HOME=DIR  the kernel's download is kept in virtio-pmem-rust/ there (~/.cache)

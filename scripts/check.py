@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run the tests, all or by part, and count."""
 
+import functools
 import os
 import re
 import sys
@@ -72,11 +73,11 @@ def scripts():
     return pytest("scripts", settings.TESTS / "scripts")
 
 
-def boot_test():
-    """Run the tests that boot guests."""
-    built = kernels.ready("release")
+def guests(part, kernel):
+    """Run the tests that boot guests, those that are for this kernel."""
+    built = kernels.ready(kernel)
     # Guests wait more than they compute; those that tests share are shared within a module.
-    return pytest("boot-test", settings.TESTS / "boot", f"--built={built.out}",
+    return pytest(part, settings.TESTS / "boot", f"--built={built.out}",
                   "-n", str(min(os.cpu_count(), 4)), "--dist=loadscope")
 
 
@@ -84,7 +85,8 @@ PARTS = {
     "model": model,
     "scripts": scripts,
     "boot": boot.run,
-    "boot-test": boot_test,
+    "boot-test": functools.partial(guests, "boot-test", "release"),
+    "debug-test": functools.partial(guests, "debug-test", "debug"),
     "kunit": kunit.run,
 }
 
