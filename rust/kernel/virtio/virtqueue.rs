@@ -42,7 +42,6 @@ use crate::{
 use core::{
     ffi::c_void,
     marker::PhantomData,
-    mem::ManuallyDrop,
     ptr::{
         self,
         NonNull, //
@@ -498,20 +497,38 @@ impl<B: Buffer> Virtqueue<B> {
         unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) }
     }
 
+    /// Takes back a buffer that the device has not used. The device must be quiesced.
+    fn detach_unused(&mut self) -> Option<B> {
+        // SAFETY: The queue is valid and quiesced, so the device does not use its buffers.
+        let token = unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
+
+        // SAFETY: By the type invariant the token is from `into_raw`; it was detached just now, so
+        // it is not handed out again.
+        NonNull::new(token).map(|token| unsafe { B::from_raw(token) })
+    }
+
     /// Quiesces the device and returns the buffers that were not taken. The queue is deleted with
     /// the returned iterator, under the same terms as when it is dropped. May sleep.
     pub fn close(self) -> Unused<B> {
         self.queues.quiesce();
-        Unused(ManuallyDrop::new(self))
+        Unused(self)
     }
 }
 
 impl<B: Buffer> Drop for Virtqueue<B> {
     fn drop(&mut self) {
         self.queues.quiesce();
+        while self.detach_unused().is_some() {}
 
-        // SAFETY: `self` is not used after this.
-        drop(Unused(ManuallyDrop::new(unsafe { ptr::read(self) })));
+        if self.queues.live.fetch_sub(1, Full) == 1 && !self.queues.orphaned.load(Relaxed) {
+            let vdev = &self.queues.vdev;
+
+            if let Some(del_vqs) = vdev.ops().del_vqs {
+                // SAFETY: The device is valid and quiesced; this was the last of its queues, and
+                // `live` reaches zero once.
+                unsafe { del_vqs(vdev.as_raw()) };
+            }
+        }
     }
 }
 
@@ -519,37 +536,12 @@ impl<B: Buffer> Drop for Virtqueue<B> {
 ///
 /// Dropping it drops the buffers that are left and may sleep.
 // The queue within is quiesced.
-pub struct Unused<B: Buffer>(ManuallyDrop<Virtqueue<B>>);
+pub struct Unused<B: Buffer>(Virtqueue<B>);
 
 impl<B: Buffer> Iterator for Unused<B> {
     type Item = B;
 
     fn next(&mut self) -> Option<B> {
-        // SAFETY: The queue is valid and quiesced, so the device does not use its buffers.
-        let token = unsafe { bindings::virtqueue_detach_unused_buf(self.0.vq.as_ptr()) };
-
-        // SAFETY: By the type invariant of `Virtqueue` the token is from `into_raw`; it was
-        // detached just now, so it is not handed out again.
-        NonNull::new(token).map(|token| unsafe { B::from_raw(token) })
-    }
-}
-
-impl<B: Buffer> Drop for Unused<B> {
-    fn drop(&mut self) {
-        self.by_ref().for_each(drop);
-
-        // SAFETY: Neither the queue nor `self` is used after this. The queue's own destructor does
-        // not run, only that of its reference to the set.
-        let queues = unsafe { ptr::read(&raw const self.0.queues) };
-
-        if queues.live.fetch_sub(1, Full) == 1 && !queues.orphaned.load(Relaxed) {
-            let del_vqs = queues.vdev.ops().del_vqs;
-
-            if let Some(del_vqs) = del_vqs {
-                // SAFETY: The device is valid and quiesced; this was the last of its queues, and
-                // `live` reaches zero once.
-                unsafe { del_vqs(queues.vdev.as_raw()) };
-            }
-        }
+        self.0.detach_unused()
     }
 }
