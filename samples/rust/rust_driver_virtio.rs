@@ -45,7 +45,7 @@ struct Rng {
 impl Rng {
     /// Lends `request` to the device.
     fn ask(&self, request: Request) -> Result {
-        let mut queue = self.queue.lock();
+        let queue = &mut *self.queue.lock();
         let queue = queue.as_mut().ok_or(ENODEV)?;
 
         queue.add(request, GFP_ATOMIC).map_err(|(err, _)| err)?;
@@ -58,7 +58,9 @@ impl Rng {
 
     /// Takes back what the device has answered.
     fn answered(&self) -> Option<(Request, u32)> {
-        self.queue.lock().as_mut()?.get()
+        let queue = &mut *self.queue.lock();
+
+        queue.as_mut()?.get()
     }
 }
 
@@ -85,25 +87,23 @@ impl virtio::Driver for SampleDriver {
     fn probe<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        pin_init::pin_init_scope(move || {
-            let dev: &device::Device<Core<'_>> = vdev.as_ref();
-            let rng = Arc::pin_init(
-                pin_init!(Rng {
-                    dev: dev.into(),
-                    queue <- new_spinlock_irq!(None),
-                }),
-                GFP_KERNEL,
-            )?;
+        let dev: &device::Device<Core<'_>> = vdev.as_ref();
+        let rng = Arc::pin_init(
+            pin_init!(Rng {
+                dev: dev.into(),
+                queue <- new_spinlock_irq!(None),
+            }),
+            GFP_KERNEL,
+        )?;
 
-            // The queue is the driver's from here on, but the device looks at it only when it was
-            // told that the driver is ready.
-            let [queue] = vdev.find_vqs(rng.clone(), [c"input"])?;
-            *rng.queue.lock() = Some(queue);
-            vdev.ready();
+        // The queue is the driver's from here on, but the device looks at it only when it was told
+        // that the driver is ready.
+        let [queue] = vdev.find_vqs(rng.clone(), [c"input"])?;
+        *rng.queue.lock() = Some(queue);
+        vdev.ready();
 
-            rng.ask(KBox::new(Command::new((), [0; 16]), GFP_KERNEL)?)?;
-            Ok(Self)
-        })
+        rng.ask(KBox::new(Command::new((), [0; 16]), GFP_KERNEL)?)?;
+        Ok(Self)
     }
 
     // `remove` has nothing to do: when the device is unbound, the bus stops it, takes back what it
