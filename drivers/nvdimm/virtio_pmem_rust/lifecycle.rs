@@ -119,7 +119,8 @@ impl Lifecycle {
                 _debugfs <- Scope::dir(flush.clone(), &name, |flush, dir| {
                     dir.read_callback_file(c"stats", flush, &|flush: &Arc<Flush>, f| {
                         flush.stats().show(f)
-                    })
+                    });
+                    flush.show_faults(dir);
                 }),
                 flush,
                 recover <- new_embedded_work!(recover, "Lifecycle::recover"),
