@@ -88,13 +88,13 @@ pub trait RegionProvider: Send + Sync + 'static {
     ///
     /// # Context
     ///
-    /// May sleep. It is called when a bio with `REQ_PREFLUSH` is submitted, when the region's
-    /// `deep_flush` attribute is written, and when a namespace is torn down or shut down.
+    /// May sleep. It is called when a bio with `REQ_PREFLUSH` and data is submitted, when the
+    /// region's `deep_flush` attribute is written, and when a namespace is torn down or shut down.
     /// Write-back may depend on it, so what it allocates must not wait for I/O.
     fn flush(&self) -> Result;
 
-    /// Makes all stores durable that were done before the call, among them those of a bio with
-    /// `REQ_FUA`.
+    /// Makes all stores durable that were done before the call, among them those of the bio, if it
+    /// has data: it has `REQ_FUA` then, and otherwise `REQ_PREFLUSH`, or both.
     ///
     /// The provider either [takes](BioOffer::take) the bio and completes it later, or answers at
     /// once and leaves the bio to its submitter. The default is to wait in

@@ -5,6 +5,11 @@ import pytest
 from machine import aio, dsync, shared_by_both, shared_by_rust
 
 
+def deep_flush(machine, device):
+    """Return the attribute that has a device's region flushed when 1 is written to it."""
+    return machine.sh(f"ls {device.path}/ndbus*/region*/deep_flush")
+
+
 @shared_by_both
 def test_no_needless_flush(machine):
     """Writes that ask for no durability cost no flush."""
@@ -17,11 +22,22 @@ def test_no_needless_flush(machine):
 
 @shared_by_both
 def test_fsync(machine):
-    """An fsync of the disk is one flush: the path of callers that sleep."""
+    """An fsync of the disk is one flush: a bio without data, which is handed over."""
     disk = machine.disk(machine.device())
     before = machine.host.ended()
     for count in range(1, 4):
         machine.sh(f"xfs_io -c fsync /dev/{disk}")
+        assert machine.host.ended() == before + count
+
+
+@shared_by_both
+def test_deep_flush(machine):
+    """The region's own attribute is one flush: the path of callers that sleep."""
+    device = machine.device()
+    machine.disk(device)
+    before = machine.host.ended()
+    for count in range(1, 4):
+        machine.sh(f"echo 1 >{deep_flush(machine, device)}")
         assert machine.host.ended() == before + count
 
 
@@ -41,9 +57,11 @@ def test_fua(machine, depth):
 
 @shared_by_both
 def test_waits_for_the_host(machine):
-    """Neither kind of caller returns before the host has answered a flush."""
-    disk = machine.disk(machine.device())
+    """No kind of caller returns before the host has answered a flush."""
+    device = machine.device()
+    disk = machine.disk(device)
     commands = {
+        "sleeper": f"echo 1 >{deep_flush(machine, device)}",
         "fsync": f"xfs_io -c fsync /dev/{disk}",
         "fua": aio(disk, "64k"),
         "both": dsync(disk, 1),
@@ -62,14 +80,19 @@ def test_waits_for_the_host(machine):
 
 @shared_by_rust
 def test_callers_share(machine):
-    """Callers that come while a flush is in flight wait for another one, and share it."""
-    disk = machine.disk(machine.device())
+    """Callers that come while a flush is in flight wait for another one, and share it.
+
+    It does not matter whether they sleep or hand a bio over.
+    """
+    device = machine.device()
+    disk = machine.disk(device)
+    commands = (f"xfs_io -c fsync /dev/{disk}", f"echo 1 >{deep_flush(machine, device)}")
     before = machine.host.begun()
     machine.host.plan("hang")
     machine.later("first", f"xfs_io -c fsync /dev/{disk}")
     machine.host.wait_begun(before + 1)
     for index in range(8):
-        machine.later(f"caller{index}", f"xfs_io -c fsync /dev/{disk}")
+        machine.later(f"caller{index}", commands[index % 2])
     machine.sh("sleep 1")
     assert machine.host.begun() == before + 1
     machine.host.plan("pass")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Disks of several devices: their members flush at the same time, and nothing is lost."""
+
+import pytest
+from machine import MIB, shared_by_both, shared_by_rust
+
+COUNT = 4
+MACHINE = {"sizes": (96 * MIB,) * COUNT}
+
+STACKS = ("md", "dm")
+
+
+def members(machine):
+    """Return the disks of the guest's devices."""
+    return [machine.disk(device) for device in machine.devices_found()]
+
+
+def build(machine, kind):
+    """Make one striped disk of all devices; return its name."""
+    disks = members(machine)
+    size = 64 * MIB
+    if kind == "md":
+        # As mdadm does it, but for an array that exists only as long as the guest.
+        machine.sh("modprobe raid0; echo md0 >/sys/module/md_mod/parameters/new_array")
+        machine.sh(f"""
+            cd /sys/block/md0/md
+            echo none >metadata_version
+            echo raid0 >level
+            echo {COUNT} >raid_disks
+            echo 65536 >chunk_size
+        """ + "".join(f"""
+            cat /sys/block/{disk}/dev >new_dev
+            echo {size // 1024} >dev-{disk}/size
+            echo {slot} >dev-{disk}/slot
+        """ for slot, disk in enumerate(disks)) + """
+            echo active >array_state
+        """)
+        return "md0"
+    table = f"0 {COUNT * size // 512} striped {COUNT} 128 " + " ".join(
+        f"/dev/{disk} 0" for disk in disks)
+    machine.sh(f"dmsetup create --noudevsync stripe --table '{table}'")
+    return machine.sh("basename $(dmsetup info -c --noheadings -o blkdevname stripe)")
+
+
+def tear_down(machine, kind):
+    """Undo what build() has done."""
+    if kind == "md":
+        machine.sh("echo clear >/sys/block/md0/md/array_state")
+    else:
+        machine.sh("dmsetup remove --noudevsync stripe")
+
+
+@pytest.fixture(name="stack", params=STACKS)
+def make_stack(request, machine):
+    """A striped disk, as (machine, its name)."""
+    disk = build(machine, request.param)
+    yield machine, disk
+    machine.host.plan("pass")
+    tear_down(machine, request.param)
+
+
+def begun(machine):
+    """Count the host's flushes of each member."""
+    return [machine.host.begun(disk) for disk in machine.pmem]
+
+
+@shared_by_both
+def test_members_flush_together(stack):
+    """An fsync reaches the hosts of all members before one of them has answered."""
+    machine, disk = stack
+    before = begun(machine)
+    machine.host.plan("hang")
+    machine.later("fsync", f"xfs_io -c fsync /dev/{disk}")
+    machine.host.wait_begun(sum(before) + COUNT)
+    machine.sh("sleep 1")
+    assert begun(machine) == [count + 1 for count in before]
+    assert not machine.done("fsync")
+    machine.host.plan("pass")
+    status, output = machine.join("fsync")
+    assert status == 0, output
+
+
+@shared_by_rust
+def test_fsync_is_handed_over(machine):
+    """A flush without data does not sleep in the driver: it arrives as a bio."""
+    disk = members(machine)[0]
+    machine.sh("""
+        cd /sys/kernel/tracing
+        echo >trace
+        echo 1 >events/virtio_pmem/virtio_pmem_arrive/enable
+    """)
+    machine.sh(f"xfs_io -c fsync /dev/{disk}")
+    text = machine.sh("""
+        cd /sys/kernel/tracing
+        echo 0 >events/virtio_pmem/virtio_pmem_arrive/enable
+        cat trace
+    """)
+    assert [line.split()[-1] for line in text.splitlines() if "arrive:" in line] == ["bio"]
+
+
+@shared_by_both
+def test_failure_of_a_flush(machine):
+    """A flush that the host fails fails the fsync, of a disk and of what is made of it."""
+    stack = build(machine, "dm")
+    machine.host.plan("fail")
+    for disk in (members(machine)[0], stack):
+        assert "Input/output error" in machine.run(f"xfs_io -c fsync /dev/{disk} 2>&1").output
+    machine.host.plan("pass")
+    machine.sh(f"xfs_io -c fsync /dev/{stack}")
+    tear_down(machine, "dm")
+
+
+@shared_by_both
+def test_file_system(stack):
+    """A file system on all members keeps what was synced, while the host is slow."""
+    machine, disk = stack
+    machine.host.plan("delay 2")
+    machine.sh(f"""
+        mkfs.ext4 -q -b 4096 /dev/{disk}
+        mount /dev/{disk} /mnt
+        fio --name=writer --directory=/mnt --numjobs=4 --size=256k --bs=4k --rw=randwrite \\
+            --ioengine=psync --fsync=1 --verify=crc32c --verify_fatal=1 --group_reporting
+        umount /mnt
+        e2fsck -fn /dev/{disk} >/dev/null 2>&1
+    """, timeout=120)
+    machine.check_errors()
