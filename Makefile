@@ -83,7 +83,7 @@ clean:
 
 #:
 #: Variables (make TARGET NAME=value):
-#:   KDIR=DIR            kernel source, 7.3 or newer; without it Debian's is fetched and verified
+#:   KDIR=DIR            kernel source; without it Debian's is fetched and verified
 #:   O=DIR               where kernels are built (build)
 #:   ARCH=x86_64         the guests' architecture
 #:   LLVM= RUSTC= RUSTDOC= RUSTFMT= CLIPPY_DRIVER= BINDGEN= RUST_LIB_SRC=

@@ -19,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import contract
+
 NAME = "virtio-pmem-rust"
 MANIFEST = f".{NAME}.json"
 OVERLAY = Path(__file__).resolve().parent.parent
@@ -348,6 +350,9 @@ def main():
         if options.remove:
             tree.remove()
         else:
+            pieces = contract.missing(tree.path)
+            if pieces:
+                raise GraftError(contract.explain(tree.path, pieces))
             tree.graft()
     except (GraftError, OSError) as error:
         sys.exit(f"graft: {error}")

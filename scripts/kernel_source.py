@@ -9,12 +9,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import contract
 import graft
 import packages
 import settings
 import steps
 
-OLDEST = (7, 3)
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PREFERRED = "linux-source-7.3"
@@ -34,16 +34,17 @@ def version(tree):
 
 
 def check(tree):
-    """Refuse a tree that is too old, or in which kbuild would refuse an output directory."""
+    """Refuse a tree that lacks something, or in which kbuild would refuse an output directory."""
     have = version(tree)
-    if have[:2] < OLDEST:
+    pieces = contract.missing(tree)
+    if pieces:
         raise steps.Trouble(
-            f"KDIR={tree} is Linux {'.'.join(map(str, have))}; the driver needs "
-            f"{'.'.join(map(str, OLDEST))} or newer. Give a newer tree, or leave KDIR out"
+            f"{contract.explain(tree, pieces)}\n"
+            f"It is Linux {'.'.join(map(str, have))}. Give another tree with KDIR=, or none"
         )
     if (tree / ".config").exists():
         raise steps.Trouble(
-            f"KDIR={tree} has been built in place, so kbuild builds nowhere else from it: "
+            f"{tree} has been built in place, so kbuild builds nowhere else from it: "
             f"save its .config and run 'make -C {tree} mrproper'"
         )
 
@@ -82,12 +83,11 @@ class Apt:
         steps.run(self.command("apt-get", "update", "--error-on=any"), self.log)
 
     def newest(self):
-        """Return the newest source package that will do, as (name, version)."""
+        """Return the name of the newest source package."""
         names = (steps.output(self.command("apt-cache", "pkgnames", "linux-source-")) or "").split()
-        fit = [tuple(map(int, m[1].split("."))) for m in
-               (re.fullmatch(r"linux-source-(\d+\.\d+)", name) for name in names) if m]
-        fit = [number for number in fit if number >= OLDEST]
-        return f"linux-source-{'.'.join(map(str, max(fit)))}" if fit else None
+        found = [tuple(map(int, m[1].split("."))) for m in
+                 (re.fullmatch(r"linux-source-(\d+\.\d+)", name) for name in names) if m]
+        return f"linux-source-{'.'.join(map(str, max(found)))}" if found else None
 
     def has(self, name):
         """Tell whether a package is in the lists."""
@@ -142,7 +142,7 @@ def fetch():
             name = apt.newest()
             if name is None:
                 raise steps.Trouble(
-                    f"none of {', '.join(SUITES)} has linux-source-7.3 or newer: give KDIR="
+                    f"none of {', '.join(SUITES)} has a kernel source: give KDIR="
                 )
             steps.say(f"{PREFERRED} is gone from {SUITES[0]}; using {name}")
         package = apt.download(name)
@@ -199,7 +199,9 @@ def tree():
     """Return the source tree to build from, with the overlay on it."""
     path = given()
     packages.need("source" if path is None else "build")
-    path = path or own()
+    if path is None:
+        path = own()
+        check(path)
     try:
         graft.Tree(path).graft()
     except (graft.GraftError, OSError, subprocess.SubprocessError) as error:
