@@ -4,13 +4,13 @@
 # The tools read these from the environment, where nothing has to be quoted twice.
 export KDIR ARCH RUSTC RUSTDOC RUSTFMT CLIPPY_DRIVER RUST_LIB_SRC BINDGEN LLVM O
 export DRIVER KERNEL MEM SMP PMEM_SIZE QEMU_ARGS TIMEOUT RUN SCRIPT ACCEL QEMU NO_INSTALL
-export QUICK CHECK JOBS ROUNDS DELAYS LONG SEED
+export FORCE QUICK CHECK JOBS ROUNDS DELAYS LONG SEED
 export PYTHONDONTWRITEBYTECODE := 1
 
 tool = @sh scripts/python.sh scripts/
 
 .DEFAULT_GOAL := help
-.PHONY: help boot shell guest kernel apply source test model scripts-test kunit boot-test debug-test lint clean
+.PHONY: help boot shell guest kernel apply unapply source test model scripts-test kunit boot-test debug-test lint clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -37,10 +37,13 @@ kernel:
 source:
 	$(tool)kernel_source.py
 
-#:   apply       graft the overlay onto the tree KDIR= (undo: scripts/graft.py --remove DIR)
+#:   apply       graft the overlay onto your own tree, KDIR=, and say what was changed
 apply:
-	$(if $(KDIR),,$(error give the kernel tree to graft onto: make apply KDIR=/path/to/linux))
-	$(tool)kernel_source.py
+	$(tool)apply.py
+
+#:   unapply     take the overlay off KDIR= again, to the last byte
+unapply:
+	$(tool)apply.py --remove
 
 #:   test        every test below, after all set-up; the last line counts them
 test:
@@ -84,6 +87,7 @@ clean:
 #:
 #: Variables (make TARGET NAME=value):
 #:   KDIR=DIR            kernel source; without it Debian's is fetched and verified
+#:   FORCE=1             apply to a git tree although it has uncommitted changes
 #:   O=DIR               where kernels are built (build)
 #:   ARCH=x86_64         the guests' architecture
 #:   LLVM= RUSTC= RUSTDOC= RUSTFMT= CLIPPY_DRIVER= BINDGEN= RUST_LIB_SRC=

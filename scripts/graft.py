@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """Graft this overlay onto a kernel tree, or take it off again.
 
@@ -8,18 +7,14 @@ written, so time stamps stay and make rebuilds nothing. What was done is noted i
 so that what has left the overlay leaves the tree too.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
-
-import contract
 
 NAME = "virtio-pmem-rust"
 MANIFEST = f".{NAME}.json"
@@ -336,27 +331,3 @@ class Tree:
         for name in list(self.copied):
             self.drop_copy(name)
         self.save()
-
-
-def main():
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("kdir", metavar="KDIR", help="a kernel source tree")
-    parser.add_argument("--remove", action="store_true", help="take the overlay off again")
-    parser.add_argument("--overlay", type=Path, default=OVERLAY, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    try:
-        tree = Tree(options.kdir, options.overlay.resolve())
-        if options.remove:
-            tree.remove()
-        else:
-            pieces = contract.missing(tree.path)
-            if pieces:
-                raise GraftError(contract.explain(tree.path, pieces))
-            tree.graft()
-    except (GraftError, OSError) as error:
-        sys.exit(f"graft: {error}")
-
-
-if __name__ == "__main__":
-    main()

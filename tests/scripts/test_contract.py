@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """A kernel is refused for each piece that it lacks, which is named, and for no other reason."""
 
-import sys
-
 import kernel_pieces
 import pytest
 
 import contract
-import graft
 
 # A change of the source, and a word of what is then missing; nothing if the piece is still there.
 CHANGES = {
@@ -62,15 +59,3 @@ def test_every_piece_can_be_missed(tmp_path):
         (tmp_path / piece.path).unlink()
         assert piece in contract.missing(tmp_path)
         kernel_pieces.make(tmp_path)
-
-
-def test_graft_refuses_and_changes_nothing(tmp_path, monkeypatch):
-    kernel_pieces.make(tmp_path)
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "Kbuild").write_text("obj-y += drivers/\n")
-    kernel_pieces.change(tmp_path, "if (bio_has_data(bio)) {", "{")
-    before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(sys, "argv", ["graft.py", str(tmp_path)])
-    with pytest.raises(SystemExit, match="looks for no data in a bio without any: not in"):
-        graft.main()
-    assert sorted(tmp_path.rglob("*")) == before

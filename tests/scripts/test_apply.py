@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Grafting onto somebody's own tree, and taking it off, as make apply and make unapply do."""
+
+import subprocess
+import sys
+
+import kernel_pieces
+import pytest
+from test_graft import contents, fill
+
+import apply
+import graft
+import steps
+
+PATCH = """\
+Say one more thing.
+
+--- a/drivers/nvdimm/label.c
++++ b/drivers/nvdimm/label.c
+@@ -1,2 +1,3 @@
+ int one;
++int more;
+ int two;
+"""
+
+
+@pytest.fixture(name="overlay", autouse=True)
+def make_overlay(tmp_path, monkeypatch):
+    """An overlay that copies, appends and patches."""
+    fill(tmp_path / "overlay", {
+        "drivers/nvdimm/Makefile": "obj-m += ours/\n",
+        "drivers/nvdimm/ours/main.rs": "// ours\n",
+        "patches/more.patch": PATCH,
+    })
+    monkeypatch.setattr(graft, "OVERLAY", tmp_path / "overlay")
+    monkeypatch.setattr(graft.Tree.__init__, "__defaults__", (tmp_path / "overlay",))
+
+
+@pytest.fixture(name="kernel")
+def make_kernel(tmp_path, monkeypatch):
+    """A kernel tree, which KDIR names."""
+    kernel = tmp_path / "kernel"
+    kernel_pieces.make(kernel)
+    fill(kernel, {
+        "Kbuild": "obj-y += drivers/\n",
+        "scripts/thing": "",
+        "drivers/nvdimm/Makefile": "obj-y += core.o\n",
+        "drivers/nvdimm/label.c": "int one;\nint two;\n",
+    })
+    monkeypatch.setenv("KDIR", str(kernel))
+    return kernel
+
+
+@pytest.fixture(name="git")
+def make_git(kernel):
+    """Make the tree a git checkout; returns what runs git there."""
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words],
+                       cwd=kernel, check=True, capture_output=True)
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "kernel")
+    return git
+
+
+def run(monkeypatch, *words):
+    """Run the tool."""
+    monkeypatch.setattr(sys, "argv", ["apply", *words])
+    apply.main()
+
+
+def test_there_and_back(kernel, monkeypatch, capsys):
+    """It says what it changes, and takes it back to the last byte."""
+    before = contents(kernel)
+    for _ in range(2):
+        run(monkeypatch)
+        said = capsys.readouterr().out
+        assert "new: drivers/nvdimm/ours/main.rs\n" in said
+        assert "appended to: drivers/nvdimm/Makefile\n" in said
+        assert "patched: drivers/nvdimm/label.c\n" in said
+    run(monkeypatch, "--remove")
+    assert contents(kernel) == before
+
+
+@pytest.mark.usefixtures("git")
+def test_a_grafted_git_tree_is_clean(kernel, monkeypatch):
+    """What grafting has changed does not count as somebody's change."""
+    before = contents(kernel)
+    run(monkeypatch)
+    run(monkeypatch)
+    run(monkeypatch, "--remove")
+    assert contents(kernel) == before
+
+
+@pytest.mark.usefixtures("git")
+def test_dirty_tree_is_refused(kernel, monkeypatch):
+    """Changes that git does not have stop it, by name; FORCE=1 grafts beside them."""
+    (kernel / "scripts/thing").write_text("at work\n")
+    before = contents(kernel)
+    with pytest.raises(steps.Trouble, match=r"scripts/thing(.|\n)*FORCE=1"):
+        run(monkeypatch)
+    assert contents(kernel) == before
+    monkeypatch.setenv("FORCE", "1")
+    run(monkeypatch)
+    run(monkeypatch, "--remove")
+    assert contents(kernel) == before
+
+
+def test_staged_changes_are_changes(kernel, git, monkeypatch):
+    """What is in the index alone counts, too."""
+    (kernel / "scripts/thing").write_text("at work\n")
+    git("add", "-A")
+    with pytest.raises(steps.Trouble, match="uncommitted changes"):
+        run(monkeypatch)
+
+
+def test_tree_built_in_place_is_taken(kernel, monkeypatch):
+    """It is the user's own tree: he builds where he likes."""
+    (kernel / ".config").touch()
+    run(monkeypatch)
+
+
+def test_kernel_that_lacks_something_is_refused(kernel, monkeypatch):
+    kernel_pieces.change(kernel, "SpinLockIrq", "SpinLockSoft")
+    before = contents(kernel)
+    with pytest.raises(steps.Trouble, match="SpinLockIrq"):
+        run(monkeypatch)
+    assert contents(kernel) == before
+
+
+def test_without_a_tree(monkeypatch):
+    monkeypatch.delenv("KDIR", raising=False)
+    with pytest.raises(ValueError, match="KDIR="):
+        run(monkeypatch)
