@@ -76,6 +76,8 @@ until [ -b /dev/pmem0 ]; do
 done
 """
 
+CALLERS = "sed -n 's/^callers: //p' /sys/kernel/debug/virtio_pmem_rust-*/stats"
+
 FIO = """
 cat >/tmp/fio.ini <<'END'
 {text}
@@ -249,14 +251,21 @@ class Bench:
                 show = ", ".join(f"{count}: {rate:.0f}" for count, (rate, _) in rates.items())
                 steps.say(f"  {device:4} {mode:5} writes/s by jobs {show}")
 
+    def callers(self, device):
+        """Return how many callers the driver has had, if it counts them."""
+        if device != "rust":
+            return None
+        return int(self.guest.run(CALLERS, check=True).output)
+
     def count(self, seconds):
         """Count the host flushes of both drivers at many jobs."""
         for device in DRIVERS:
             self.prepare(device)
             for mode in MODES:
-                before = self.host.fsyncs()
+                flushes, callers = self.host.fsyncs(), self.callers(device)
                 (_, writes), = self.fio(device, mode, (MANY,), seconds).values()
-                count = Count(self.host.fsyncs() - before, writes)
+                count = Count(self.host.fsyncs() - flushes, writes,
+                              None if callers is None else self.callers(device) - callers)
                 self.results.add_count(self.host.delay, mode, device, count)
                 steps.say(f"  {device:4} {mode:5} {count.flushes} host flushes for {writes} "
                           "writes")
