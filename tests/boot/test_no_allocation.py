@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Nothing is allocated from the flush callback to the completion: proved by letting it fail.
+
+The kernel's fault injection makes every slab and every page allocation fail that has the driver's
+code on its stack: below the flush callback, the virtqueue's callback, and the work item. It counts
+what it fails, whether the one who asked for memory complains, has a reserve, or does not care. So
+the proof is not that no flush fails, but that the driver has not even asked. (Nor have the others
+whose code runs there: the end_io handlers of the bios that the work item completes.)
+
+Two things are told apart, by the stacks of the failures, which trace events of the allocators
+record. An interrupt that hits the driver's code has that code on its stack, too; but then the
+interrupt's entry stands between the allocation and the driver. And who frees memory, as end_io
+handlers free their bios, may have the slab allocator ask for a sheaf to keep what was freed;
+nothing depends on whether it gets one.
+"""
+
+import functools
+import re
+
+import pytest
+from machine import MIB, aio, dsync
+
+import steps
+
+pytestmark = pytest.mark.only_debug
+
+INJECTIONS = ("failslab", "fail_page_alloc")
+
+# More than will ever be needed; what is missing of it afterwards has failed.
+TIMES = 1000000
+
+WRITERS, PAGES = 4, 200
+
+TRACING = "/sys/kernel/tracing"
+
+# An allocation that failed, by the allocators' events.
+FAILED = {"kmalloc": "ptr == 0", "kmem_cache_alloc": "ptr == 0",
+          "mm_page_alloc": "pfn == 0xffffffffffffffff"}
+
+# They are on from the start. To switch them on means to patch code that other processors execute,
+# and there emulated ones sometimes trip over the breakpoint that stands in for it.
+APPEND = f"trace_event={','.join(f'kmem:{event}' for event in FAILED)}"
+
+NOT_DRIVERS = re.compile(r"asm_(sysvec|common_interrupt)|kmem_cache_free|kfree|mempool_free")
+DRIVER = re.compile(r"virtio_pmem|async_pmem_flush")
+
+
+def text_of(machine, module):
+    """Find the code of a loaded module; return where it begins and ends."""
+    (file,) = machine.kernel.out.glob(f"modules/lib/modules/*/kernel/drivers/nvdimm/**/{module}.ko")
+    size = re.search(r"\] \.text +PROGBITS +[0-9a-f]+ [0-9a-f]+ ([0-9a-f]+) ",
+                     steps.output(["readelf", "-WS", file]))
+    start = int(machine.sh(f"cat /sys/module/{module}/sections/.text"), 16)
+    return start, start + int(size[1], 16)
+
+
+def arm(machine, text):
+    """Fail all allocations below a module's code from now on."""
+    for name in INJECTIONS:
+        machine.sh(f"""
+            cd /sys/kernel/debug/{name}
+            echo {text[0]:#x} >require-start
+            echo {text[1]:#x} >require-end
+            echo 32 >stacktrace-depth
+            echo N >task-filter
+            echo N >ignore-gfp-wait
+            [ ! -e ignore-gfp-highmem ] || echo N >ignore-gfp-highmem
+            [ ! -e min-order ] || echo 0 >min-order
+            echo 0 >verbose
+            echo 0 >space
+            echo 1 >interval
+            echo {TIMES} >times
+        """)
+    machine.sh(f"""
+        cd {TRACING}
+        echo 0 >tracing_on
+        echo >trace
+        echo 4096 >buffer_size_kb
+        echo 1 >options/stacktrace
+        {"; ".join(f"echo '{rule}' >events/kmem/{event}/filter" for event, rule in FAILED.items())}
+        echo 1 >tracing_on
+        for name in {" ".join(INJECTIONS)}; do
+            echo 100 >/sys/kernel/debug/$name/probability
+        done
+    """)
+
+
+def disarm(machine):
+    """Let allocations succeed again; return how many have failed, and their stacks."""
+    machine.sh(f"""
+        for name in {" ".join(INJECTIONS)}; do
+            echo 0 >/sys/kernel/debug/$name/probability
+        done
+        echo 0 >{TRACING}/tracing_on
+    """)
+    left = [int(machine.sh(f"cat /sys/kernel/debug/{name}/times")) for name in INJECTIONS]
+    trace = machine.sh(f"cat {TRACING}/trace")
+    return (sum(TIMES - times for times in left),
+            re.findall(r"<stack trace>\n((?: => .*\n?)+)", trace))
+
+
+def is_drivers(stack):
+    """Tell whether it was the driver who asked for memory."""
+    for frame in stack.splitlines():
+        if DRIVER.search(frame):
+            return True
+        if NOT_DRIVERS.search(frame):
+            return False
+    return True
+
+
+def start_load(machine, raw, mounted=None):
+    """Let callers of all kinds work: AIO with FUA, O_SYNC to the disk, O_SYNC in a file system.
+
+    They are long-running programs: those that start meanwhile would only be slowed down.
+    """
+    scripts = {"aio": aio(raw, "1m", 16, "--offset=32m --time_based --runtime=20")}
+    for index in range(WRITERS):
+        scripts[f"raw{index}"] = dsync(raw, PAGES, index * PAGES, index + 1)
+        if mounted:
+            scripts[f"file{index}"] = (f"xfs_io -f -s -c 'pwrite -q -S {index + 1} -b 4k 0 "
+                                       f"{4 * PAGES}k' {mounted}/file{index}")
+    before = machine.host.begun()
+    for name, script in scripts.items():
+        machine.later(name, script)
+    machine.host.wait_begun(before + 50, 120)
+    return list(scripts)
+
+
+def wait_served(machine, disk, count=100):
+    """Wait until so many more flushes of a disk were answered."""
+    goal = machine.host.ended(disk) + count
+    machine.host.wait(functools.partial(machine.host.ended, disk), goal, 200)
+
+
+def check_written(machine, path, index, skip=0):
+    """Fail unless all pages that a writer has written hold its pattern."""
+    others = machine.sh(f"dd if={path} bs=4k skip={skip} count={PAGES} 2>/dev/null | "
+                        f"tr -d '\\{index + 1:03o}' | wc -c")
+    assert others == "0", f"{path}: {others} bytes are not what was written"
+
+
+def test_rust(boot):
+    """No allocation is even asked for while all kinds of callers are served, and verified."""
+    with boot(sizes=(64 * MIB, 128 * MIB), append=APPEND) as machine:
+        text = text_of(machine, "virtio_pmem_rust")
+        machine.sh("mkfs.ext4 -q -b 4096 /dev/pmem1; mount /dev/pmem1 /mnt")
+        names = start_load(machine, "pmem0", "/mnt")
+        arm(machine, text)
+        for disk in machine.pmem:
+            wait_served(machine, disk)
+        failed, stacks = disarm(machine)
+        for name in names:
+            status, output = machine.join(name, 200)
+            assert status == 0, output
+        assert [stack for stack in stacks if is_drivers(stack)] == []
+        assert failed <= len(stacks), "somebody's stack is not known"
+        for index in range(WRITERS):
+            check_written(machine, "/dev/pmem0", index, index * PAGES)
+            check_written(machine, f"/mnt/file{index}", index)
+        machine.sh("umount /mnt; e2fsck -fn /dev/pmem1 >/dev/null 2>&1")
+        machine.check_errors()
+
+
+def test_probe_fails(boot):
+    """The same injections do reach the driver: its probe, which allocates, fails under them."""
+    with boot(append=APPEND) as machine:
+        device = machine.device()
+        machine.disk(device)
+        text = text_of(machine, "virtio_pmem_rust")
+        machine.unbind(device)
+        arm(machine, text)
+        machine.fails(f"echo {device.virtio} >/sys/bus/virtio/drivers/virtio_pmem_rust/bind")
+        failed, stacks = disarm(machine)
+        assert failed > 0
+        assert any(is_drivers(stack) for stack in stacks)
+        machine.write(machine.bind(device), 4)
+
+
+def test_c(boot):
+    """The C driver allocates for each FUA write, so its callers fail: the test can fail."""
+    with boot(driver="c", append=APPEND) as machine:
+        text = text_of(machine, "nd_virtio")
+        names = start_load(machine, "pmem0")
+        arm(machine, text)
+        machine.until(f"grep -q '[^0]' /tmp/{names[0]}.status")
+        failed, stacks = disarm(machine)
+        assert failed > 0
+        assert any("pmem_flush" in stack and is_drivers(stack) for stack in stacks)
+        assert all(machine.join(name, 200)[0] != 0 for name in names)
