@@ -406,11 +406,11 @@ impl<T: Driver> Adapter<T> {
     }
 
     extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::with_data(vdev, T::freeze)
+        Self::locked(vdev, |_| Self::with_data(vdev, T::freeze))
     }
 
     extern "C" fn restore_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::with_data(vdev, T::restore)
+        Self::locked(vdev, |_| Self::with_data(vdev, T::restore))
     }
 
     extern "C" fn reset_prepare_callback(vdev: *mut bindings::virtio_device) -> c_int {
@@ -465,7 +465,8 @@ impl<T: Driver> Adapter<T> {
 
     /// Calls `f` with the device's lock held.
     ///
-    /// A reset by sysfs holds the lock of the transport's device only, so it races with unbind.
+    /// A reset by sysfs and a suspend hold the lock of the transport's device only, so they race
+    /// with unbind, and with what a driver does with the device [locked](super::Locked).
     fn locked(
         raw: *mut bindings::virtio_device,
         f: impl FnOnce(&Device<CoreInternal<'_>>) -> c_int,
