@@ -1,0 +1,593 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A virtio device for KUnit; see fake_virtio.h.
+ *
+ * The host does not work by itself: all that it does happens in the test's task, at the moment that
+ * the test says, and with interrupts off where a device would interrupt. That makes a test a list
+ * of events in a certain order.
+ */
+
+#include "fake_virtio.h"
+
+#include <kunit/device.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/virtio_ring.h>
+
+static struct fake_virtio *to_fake(struct virtio_device *vdev)
+{
+	return container_of(vdev, struct fake_virtio, vdev);
+}
+
+/* An operation begins: tells the hook, and returns how the operation is to end. */
+static int fake_op(struct fake_virtio *fake, enum fake_op op)
+{
+	fake->count[op]++;
+	if (fake->hook)
+		fake->hook(fake, op);
+	return fake->fail[op];
+}
+
+/* The transport. */
+
+static void fake_get(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len)
+{
+	struct fake_virtio *fake = to_fake(vdev);
+
+	memset(buf, 0xff, len);
+	if (offset < sizeof(fake->config))
+		memcpy(buf, fake->config + offset, min(len, sizeof(fake->config) - offset));
+}
+
+static void fake_set(struct virtio_device *vdev, unsigned int offset, const void *buf,
+		     unsigned int len)
+{
+	struct fake_virtio *fake = to_fake(vdev);
+
+	if (offset < sizeof(fake->config))
+		memcpy(fake->config + offset, buf, min(len, sizeof(fake->config) - offset));
+}
+
+static u8 fake_get_status(struct virtio_device *vdev)
+{
+	return to_fake(vdev)->status;
+}
+
+static void fake_set_status(struct virtio_device *vdev, u8 status)
+{
+	struct fake_virtio *fake = to_fake(vdev);
+
+	/* The first sign of a probe. */
+	if (status & VIRTIO_CONFIG_S_DRIVER && !(fake->status & VIRTIO_CONFIG_S_DRIVER)) {
+#ifdef CONFIG_FAULT_INJECTION
+		current->fail_nth = fake->fail_nth;
+#endif
+	}
+	fake->status = status;
+	fake_op(fake, FAKE_STATUS);
+}
+
+static void fake_reset(struct virtio_device *vdev)
+{
+	struct fake_virtio *fake = to_fake(vdev);
+
+	fake_op(fake, FAKE_RESET);
+	fake->status = 0;
+}
+
+static u64 fake_get_features(struct virtio_device *vdev)
+{
+	return to_fake(vdev)->features;
+}
+
+static int fake_finalize_features(struct virtio_device *vdev)
+{
+	struct fake_virtio *fake = to_fake(vdev);
+
+	vring_transport_features(vdev);
+	fake->offered = fake->features;
+	fake->accepted = vdev->features;
+	return fake_op(fake, FAKE_FINALIZE);
+}
+
+static bool fake_get_shm_region(struct virtio_device *vdev, struct virtio_shm_region *region, u8 id)
+{
+	struct fake_virtio *fake = to_fake(vdev);
+
+	if (id || !fake->has_shm)
+		return false;
+	*region = fake->shm;
+	return true;
+}
+
+static bool fake_notify(struct virtqueue *vq)
+{
+	struct fake_virtio *fake = to_fake(vq->vdev);
+	struct fake_queue *queue = &fake->queues[vq->index];
+	const struct vring *ring = virtqueue_get_vring(vq);
+	unsigned long flags;
+	u16 available;
+
+	spin_lock_irqsave(&fake->lock, flags);
+	available = virtio16_to_cpu(vq->vdev, READ_ONCE(ring->avail->idx));
+	fake->clock++;
+	while (queue->seen != available)
+		queue->available[queue->seen++ % FAKE_QUEUE_SIZE] = fake->clock;
+	/* With VIRTIO_RING_F_EVENT_IDX: notify again at the next one. */
+	vring_avail_event(ring) = cpu_to_virtio16(vq->vdev, available);
+	spin_unlock_irqrestore(&fake->lock, flags);
+
+	wake_up(&fake->wait);
+	return !fake_op(fake, FAKE_NOTIFY);
+}
+
+static void fake_del_vqs(struct virtio_device *vdev)
+{
+	struct fake_virtio *fake = to_fake(vdev);
+
+	for (unsigned int i = 0; i < FAKE_QUEUES; i++) {
+		struct virtqueue *vq = fake->queues[i].vq;
+		unsigned long flags;
+
+		spin_lock_irqsave(&fake->interrupt, flags);
+		spin_lock(&fake->lock);
+		fake->queues[i].vq = NULL;
+		spin_unlock(&fake->lock);
+		spin_unlock_irqrestore(&fake->interrupt, flags);
+
+		if (vq)
+			vring_del_virtqueue(vq);
+	}
+}
+
+static int fake_find_vqs(struct virtio_device *vdev, unsigned int nvqs, struct virtqueue *vqs[],
+			 struct virtqueue_info info[], struct irq_affinity *desc)
+{
+	struct fake_virtio *fake = to_fake(vdev);
+	int error = fake_op(fake, FAKE_FIND_VQS);
+
+	if (error)
+		return error;
+	if (nvqs > FAKE_QUEUES)
+		return -ENOENT;
+
+	for (unsigned int i = 0; i < nvqs; i++) {
+		unsigned long flags;
+
+		vqs[i] = NULL;
+		if (!info[i].name)
+			continue;
+
+		vqs[i] = vring_create_virtqueue(i, fake->queue_size, PAGE_SIZE, vdev, true, false,
+						info[i].ctx, fake_notify, info[i].callback,
+						info[i].name);
+		if (!vqs[i]) {
+			fake_del_vqs(vdev);
+			return -ENOMEM;
+		}
+
+		spin_lock_irqsave(&fake->lock, flags);
+		fake->queues[i] = (struct fake_queue){ .vq = vqs[i] };
+		spin_unlock_irqrestore(&fake->lock, flags);
+	}
+	return 0;
+}
+
+static void fake_synchronize_cbs(struct virtio_device *vdev)
+{
+	struct fake_virtio *fake = to_fake(vdev);
+
+	spin_lock_irq(&fake->interrupt);
+	spin_unlock_irq(&fake->interrupt);
+}
+
+static const char *fake_bus_name(struct virtio_device *vdev)
+{
+	return dev_name(vdev->dev.parent);
+}
+
+static const struct virtio_config_ops fake_ops = {
+	.get = fake_get,
+	.set = fake_set,
+	.get_status = fake_get_status,
+	.set_status = fake_set_status,
+	.reset = fake_reset,
+	.find_vqs = fake_find_vqs,
+	.del_vqs = fake_del_vqs,
+	.synchronize_cbs = fake_synchronize_cbs,
+	.get_features = fake_get_features,
+	.finalize_features = fake_finalize_features,
+	.bus_name = fake_bus_name,
+	.get_shm_region = fake_get_shm_region,
+};
+
+/* An IOMMU that changes no address, but may have no memory for a mapping. */
+
+static struct fake_virtio *map_to_fake(union virtio_map map)
+{
+	return dev_get_drvdata(map.dma_dev);
+}
+
+static dma_addr_t fake_map_page(union virtio_map map, struct page *page, unsigned long offset,
+				size_t size, enum dma_data_direction dir, unsigned long attrs)
+{
+	struct fake_virtio *fake = map_to_fake(map);
+
+	if (fake_op(fake, FAKE_MAP))
+		return DMA_MAPPING_ERROR;
+	atomic_inc(&fake->mapped);
+	return page_to_phys(page) + offset;
+}
+
+static void fake_unmap_page(union virtio_map map, dma_addr_t addr, size_t size,
+			    enum dma_data_direction dir, unsigned long attrs)
+{
+	atomic_dec(&map_to_fake(map)->mapped);
+}
+
+static void fake_sync(union virtio_map map, dma_addr_t addr, size_t size,
+		      enum dma_data_direction dir)
+{
+}
+
+static void *fake_map_alloc(union virtio_map map, size_t size, dma_addr_t *addr, gfp_t gfp)
+{
+	void *memory = alloc_pages_exact(size, gfp | __GFP_ZERO);
+
+	if (memory) {
+		atomic_inc(&map_to_fake(map)->mapped);
+		*addr = virt_to_phys(memory);
+	}
+	return memory;
+}
+
+static void fake_map_free(union virtio_map map, size_t size, void *memory, dma_addr_t addr,
+			  unsigned long attrs)
+{
+	atomic_dec(&map_to_fake(map)->mapped);
+	free_pages_exact(memory, size);
+}
+
+static bool fake_need_sync(union virtio_map map, dma_addr_t addr)
+{
+	return false;
+}
+
+static int fake_mapping_error(union virtio_map map, dma_addr_t addr)
+{
+	return addr == DMA_MAPPING_ERROR ? -ENOMEM : 0;
+}
+
+static size_t fake_max_mapping_size(union virtio_map map)
+{
+	return SIZE_MAX;
+}
+
+static const struct virtio_map_ops fake_map_ops = {
+	.map_page = fake_map_page,
+	.unmap_page = fake_unmap_page,
+	.sync_single_for_cpu = fake_sync,
+	.sync_single_for_device = fake_sync,
+	.alloc = fake_map_alloc,
+	.free = fake_map_free,
+	.need_sync = fake_need_sync,
+	.mapping_error = fake_mapping_error,
+	.max_mapping_size = fake_max_mapping_size,
+};
+
+/* The device's life. */
+
+static void fake_release(struct device *dev)
+{
+	complete(&to_fake(dev_to_virtio(dev))->released);
+}
+
+static void fake_destroy(void *data)
+{
+	struct fake_virtio *fake = data;
+
+	fake->hook = NULL;
+	memset(fake->fail, 0, sizeof(fake->fail));
+	fake->fail_nth = 0;
+	if (fake->plugged) {
+		/* The test has failed, and nobody plays the host any more. */
+		fake_virtio_break(fake);
+		fake_virtio_unplug(fake);
+	}
+
+	fake_virtio_forget(fake);
+	/* It may still be referred to, if unplugging has failed; a leak is better than that. */
+	if (completion_done(&fake->released))
+		kfree(fake);
+}
+
+struct fake_virtio *fake_virtio_create(struct kunit *test, u32 device_id)
+{
+	struct fake_virtio *fake = kzalloc(sizeof(*fake), GFP_KERNEL);
+	static atomic_t count;
+	char name[24];
+
+	KUNIT_ASSERT_NOT_NULL(test, fake);
+	fake->test = test;
+	fake->features = BIT_ULL(VIRTIO_F_VERSION_1);
+	fake->queue_size = 16;
+	fake->ops = fake_ops;
+	fake->vdev.id.device = device_id;
+	spin_lock_init(&fake->interrupt);
+	spin_lock_init(&fake->lock);
+	INIT_LIST_HEAD(&fake->requests);
+	init_waitqueue_head(&fake->wait);
+	init_completion(&fake->released);
+	complete(&fake->released);
+
+	snprintf(name, sizeof(name), "fake-virtio.%d", atomic_inc_return(&count));
+	fake->parent = kunit_device_register(test, name);
+	if (IS_ERR(fake->parent)) {
+		kfree(fake);
+		KUNIT_FAIL_AND_ABORT(test, "no device");
+	}
+	dev_set_drvdata(fake->parent, fake);
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, fake_destroy, fake));
+	return fake;
+}
+
+int fake_virtio_plug(struct fake_virtio *fake)
+{
+	u32 device_id = fake->vdev.id.device;
+	int error;
+
+	memset(&fake->vdev, 0, sizeof(fake->vdev));
+	fake->vdev.id.device = device_id;
+	fake->vdev.id.vendor = VIRTIO_DEV_ANY_ID;
+	fake->vdev.config = &fake->ops;
+	fake->vdev.map = &fake_map_ops;
+	fake->vdev.dev.parent = fake->parent;
+	fake->vdev.dev.release = fake_release;
+	fake->status = 0;
+	fake->failed_nth = false;
+	reinit_completion(&fake->released);
+
+	error = register_virtio_device(&fake->vdev);
+#ifdef CONFIG_FAULT_INJECTION
+	fake->failed_nth = fake->fail_nth && !current->fail_nth;
+	current->fail_nth = 0;
+#endif
+	if (error)
+		put_device(&fake->vdev.dev);
+	fake->plugged = !error;
+	return error;
+}
+
+void fake_virtio_unplug(struct fake_virtio *fake)
+{
+	if (!fake->plugged)
+		return;
+	fake->plugged = false;
+	unregister_virtio_device(&fake->vdev);
+
+	if (wait_for_completion_timeout(&fake->released, msecs_to_jiffies(FAKE_LIMIT)))
+		complete(&fake->released);	/* for fake_destroy(), who asks, too */
+	else
+		KUNIT_FAIL(fake->test, "somebody keeps a reference to the device");
+	for (unsigned int i = 0; i < FAKE_QUEUES; i++)
+		KUNIT_EXPECT_NULL(fake->test, fake->queues[i].vq);
+	KUNIT_EXPECT_EQ(fake->test, 0, atomic_read(&fake->mapped));
+}
+
+bool fake_virtio_is_bound(struct fake_virtio *fake)
+{
+	return fake->plugged && device_is_bound(&fake->vdev.dev);
+}
+
+void fake_virtio_break(struct fake_virtio *fake)
+{
+	virtio_break_device(&fake->vdev);
+}
+
+void fake_virtio_needs_reset(struct fake_virtio *fake)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&fake->interrupt, flags);
+	fake->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+	virtio_config_changed(&fake->vdev);
+	spin_unlock_irqrestore(&fake->interrupt, flags);
+}
+
+int fake_virtio_freeze(struct fake_virtio *fake)
+{
+	return virtio_device_freeze(&fake->vdev);
+}
+
+int fake_virtio_restore(struct fake_virtio *fake)
+{
+	return virtio_device_restore(&fake->vdev);
+}
+
+int fake_virtio_reset_prepare(struct fake_virtio *fake)
+{
+	return virtio_device_reset_prepare(&fake->vdev);
+}
+
+int fake_virtio_reset_done(struct fake_virtio *fake)
+{
+	return virtio_device_reset_done(&fake->vdev);
+}
+
+void fake_virtio_shutdown(struct fake_virtio *fake)
+{
+	device_lock(&fake->vdev.dev);
+	fake->vdev.dev.bus->shutdown(&fake->vdev.dev);
+	device_unlock(&fake->vdev.dev);
+}
+
+/* The host. */
+
+u64 fake_virtio_now(struct fake_virtio *fake)
+{
+	unsigned long flags;
+	u64 now;
+
+	spin_lock_irqsave(&fake->lock, flags);
+	now = ++fake->clock;
+	spin_unlock_irqrestore(&fake->lock, flags);
+	return now;
+}
+
+bool fake_virtio_has_request(struct fake_virtio *fake, unsigned int index)
+{
+	struct fake_queue *queue = &fake->queues[index];
+	unsigned long flags;
+	bool has;
+
+	spin_lock_irqsave(&fake->lock, flags);
+	has = queue->vq && queue->taken != queue->seen;
+	spin_unlock_irqrestore(&fake->lock, flags);
+	return has;
+}
+
+/* Follows a chain of descriptors; returns false if it is none. */
+static bool fake_parse(struct fake_request *request, const struct vring *ring)
+{
+	struct virtio_device *vdev = &request->fake->vdev;
+	const struct vring_desc *table = ring->desc;
+	unsigned int size = ring->num, next = request->id;
+
+	for (unsigned int i = 0; i < 2 * FAKE_SEGMENTS && next < size; i++) {
+		const struct vring_desc *desc = &table[next];
+		u16 flags = virtio16_to_cpu(vdev, desc->flags);
+		struct kvec part = {
+			.iov_base = phys_to_virt(virtio64_to_cpu(vdev, desc->addr)),
+			.iov_len = virtio32_to_cpu(vdev, desc->len),
+		};
+
+		if (flags & VRING_DESC_F_INDIRECT) {
+			request->indirect = true;
+			table = part.iov_base;
+			size = part.iov_len / sizeof(*table);
+			next = 0;
+			continue;
+		}
+		if (flags & VRING_DESC_F_WRITE) {
+			if (request->writable == FAKE_SEGMENTS)
+				return false;
+			request->in[request->writable++] = part;
+		} else {
+			if (request->readable == FAKE_SEGMENTS)
+				return false;
+			request->out[request->readable++] = part;
+		}
+		if (!(flags & VRING_DESC_F_NEXT))
+			return true;
+		next = virtio16_to_cpu(vdev, desc->next);
+	}
+	return false;
+}
+
+struct fake_request *fake_virtio_try_take(struct fake_virtio *fake, unsigned int index)
+{
+	struct fake_queue *queue = &fake->queues[index];
+	struct fake_request *request = kzalloc(sizeof(*request), GFP_KERNEL);
+	bool good = false;
+
+	if (!request)
+		return NULL;
+	request->fake = fake;
+	request->queue = index;
+
+	spin_lock_irq(&fake->lock);
+	if (queue->vq && queue->taken != queue->seen) {
+		const struct vring *ring = virtqueue_get_vring(queue->vq);
+		u16 slot = queue->taken++ % ring->num;
+
+		request->id = virtio16_to_cpu(&fake->vdev, READ_ONCE(ring->avail->ring[slot]));
+		request->available = queue->available[(u16)(queue->taken - 1) % FAKE_QUEUE_SIZE];
+		good = fake_parse(request, ring);
+	}
+	spin_unlock_irq(&fake->lock);
+
+	if (!good) {
+		kfree(request);
+		return NULL;
+	}
+	list_add(&request->list, &fake->requests);
+	return request;
+}
+
+struct fake_request *fake_virtio_take(struct fake_virtio *fake, unsigned int index)
+{
+	wait_event_timeout(fake->wait, fake_virtio_has_request(fake, index),
+			   msecs_to_jiffies(FAKE_LIMIT));
+	return fake_virtio_try_take(fake, index);
+}
+
+void fake_virtio_forget(struct fake_virtio *fake)
+{
+	struct fake_request *request, *next;
+
+	list_for_each_entry_safe(request, next, &fake->requests, list) {
+		list_del(&request->list);
+		kfree(request);
+	}
+}
+
+size_t fake_virtio_read(struct fake_request *request, void *data, size_t len)
+{
+	size_t done = 0;
+
+	for (unsigned int i = 0; i < request->readable && done < len; i++) {
+		size_t part = min(len - done, request->out[i].iov_len);
+
+		memcpy(data + done, request->out[i].iov_base, part);
+		done += part;
+	}
+	return done;
+}
+
+size_t fake_virtio_write(struct fake_request *request, const void *data, size_t len)
+{
+	size_t done = 0;
+
+	for (unsigned int i = 0; i < request->writable && done < len; i++) {
+		size_t part = min(len - done, request->in[i].iov_len);
+
+		memcpy(request->in[i].iov_base, data + done, part);
+		done += part;
+	}
+	return done;
+}
+
+void fake_virtio_used(struct fake_virtio *fake, unsigned int index, u32 id, u32 len)
+{
+	struct fake_queue *queue = &fake->queues[index];
+	unsigned long flags;
+
+	spin_lock_irqsave(&fake->lock, flags);
+	/* Without a ring there is no way to say it. */
+	if (queue->vq) {
+		const struct vring *ring = virtqueue_get_vring(queue->vq);
+		struct vring_used_elem *element = &ring->used->ring[queue->used++ % ring->num];
+
+		element->id = cpu_to_virtio32(&fake->vdev, id);
+		element->len = cpu_to_virtio32(&fake->vdev, len);
+		virtio_store_mb(true, &ring->used->idx, cpu_to_virtio16(&fake->vdev, queue->used));
+	}
+	spin_unlock_irqrestore(&fake->lock, flags);
+}
+
+void fake_virtio_interrupt(struct fake_virtio *fake, unsigned int index)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&fake->interrupt, flags);
+	if (fake->queues[index].vq)
+		vring_interrupt(0, fake->queues[index].vq);
+	spin_unlock_irqrestore(&fake->interrupt, flags);
+}
+
+void fake_virtio_answer(struct fake_request *request, const void *data, size_t len)
+{
+	fake_virtio_write(request, data, len);
+	fake_virtio_used(request->fake, request->queue, request->id, len);
+	fake_virtio_interrupt(request->fake, request->queue);
+}

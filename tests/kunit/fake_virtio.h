@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A virtio device for KUnit: a transport without hardware, whose host is the test.
+ *
+ * The driver under test is the real one, bound by the real virtio core, and talks through a real
+ * split ring. The test decides what the device offers, takes requests from the ring, answers them
+ * well, badly, late, twice or never, and lets any operation of the transport fail. A test of the
+ * entropy driver, say:
+ *
+ *	struct fake_virtio *fake = fake_virtio_create(test, VIRTIO_ID_RNG);
+ *	struct fake_request *request;
+ *
+ *	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
+ *	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
+ *	request = fake_virtio_take(fake, 0);
+ *	KUNIT_ASSERT_NOT_NULL(test, request);
+ *	fake_virtio_answer(request, "entropy", 7);
+ *	fake_virtio_unplug(fake);
+ *
+ * All functions are for the test's own task and may sleep, unless said otherwise. What a test
+ * leaves behind is unplugged when it ends, however it ends.
+ */
+#ifndef _TESTS_KUNIT_FAKE_VIRTIO_H
+#define _TESTS_KUNIT_FAKE_VIRTIO_H
+
+#include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/spinlock.h>
+#include <linux/uio.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <linux/wait.h>
+
+#define FAKE_QUEUES	4
+#define FAKE_QUEUE_SIZE	64
+#define FAKE_SEGMENTS	8
+
+/* Nothing takes that long; whoever waits longer has found a hang. In milliseconds. */
+#define FAKE_LIMIT	(150 * MSEC_PER_SEC)
+
+/* The operations of the transport that can be made to fail, or be watched. */
+enum fake_op {
+	FAKE_FINALIZE,	/* the driver tells its features */
+	FAKE_FIND_VQS,
+	FAKE_NOTIFY,	/* atomic context */
+	FAKE_MAP,	/* maps a buffer, with VIRTIO_F_ACCESS_PLATFORM only; atomic context */
+	FAKE_STATUS,	/* the driver sets a bit of the status */
+	FAKE_RESET,
+	FAKE_OPS
+};
+
+/* The host's side of a queue. */
+struct fake_queue {
+	struct virtqueue *vq;
+	u16 taken;	/* how many requests were taken from the ring */
+	u16 seen;	/* how many were made available, as far as the host was notified */
+	u16 used;	/* how many elements were put back */
+	u64 available[FAKE_QUEUE_SIZE];	/* when those that are seen were made available */
+};
+
+/* A request that the host has taken. It stays when the device is reset, as it does in QEMU. */
+struct fake_request {
+	struct fake_virtio *fake;
+	struct list_head list;
+	unsigned int queue;
+	u16 id;
+	bool indirect;
+	u64 available;	/* when it was made available, by the device's clock */
+	unsigned int readable, writable;	/* how many segments there are */
+	struct kvec out[FAKE_SEGMENTS];	/* what the device reads */
+	struct kvec in[FAKE_SEGMENTS];	/* what the device writes */
+};
+
+struct fake_virtio {
+	struct virtio_device vdev;
+	struct kunit *test;
+
+	/* What the device offers, for the test to change before it plugs the device. */
+	u64 features;
+	u8 config[64];
+	unsigned int queue_size;	/* a power of two, FAKE_QUEUE_SIZE at most */
+	bool has_shm;
+	struct virtio_shm_region shm;	/* number 0, if there is one */
+	struct virtio_config_ops ops;
+
+	/* What goes wrong: the error that an operation returns, until the test clears it. */
+	int fail[FAKE_OPS];
+	/* As fail_nth in Documentation/fault-injection: an allocation of the driver's probe. */
+	unsigned int fail_nth;
+	bool failed_nth;	/* there were that many */
+	/* Called before each operation, in its context, by whoever does it. */
+	void (*hook)(struct fake_virtio *fake, enum fake_op op);
+
+	/* What has happened so far. */
+	unsigned int count[FAKE_OPS];
+	u64 offered, accepted;	/* features, at the last FAKE_FINALIZE */
+
+	/* The rest is private. */
+	spinlock_t interrupt;	/* held around the driver's callbacks, as by a shared interrupt */
+	spinlock_t lock;	/* innermost: queues, requests, clock */
+	u8 status;
+	u64 clock;
+	struct fake_queue queues[FAKE_QUEUES];
+	struct list_head requests;
+	atomic_t mapped;
+	bool plugged;
+	wait_queue_head_t wait;
+	struct completion released;
+	struct device *parent;
+};
+
+/* Makes a device of this type, with VIRTIO_F_VERSION_1 and queues of 16 descriptors. */
+struct fake_virtio *fake_virtio_create(struct kunit *test, u32 device_id);
+
+/* Registers the device, so that a driver is bound. Returns the error of the registration. */
+int fake_virtio_plug(struct fake_virtio *fake);
+
+/*
+ * Unregisters the device, if it is plugged. Fails the test if the driver does not return, keeps a
+ * reference, a queue or a mapping. The device can be plugged again.
+ */
+void fake_virtio_unplug(struct fake_virtio *fake);
+
+/* Whether a driver is bound. */
+bool fake_virtio_is_bound(struct fake_virtio *fake);
+
+/* Breaks all queues, as transports do for a device that was pulled out. Any context. */
+void fake_virtio_break(struct fake_virtio *fake);
+
+/* The device has stopped and asks for a reset. Any context. */
+void fake_virtio_needs_reset(struct fake_virtio *fake);
+
+/* What transports do around suspend and around a reset of the function. */
+int fake_virtio_freeze(struct fake_virtio *fake);
+int fake_virtio_restore(struct fake_virtio *fake);
+int fake_virtio_reset_prepare(struct fake_virtio *fake);
+int fake_virtio_reset_done(struct fake_virtio *fake);
+
+/* What the driver core does when the system goes down. */
+void fake_virtio_shutdown(struct fake_virtio *fake);
+
+/* The time by the device's clock, which counts events. Any context. */
+u64 fake_virtio_now(struct fake_virtio *fake);
+
+/* Whether there is a request that was not taken. */
+bool fake_virtio_has_request(struct fake_virtio *fake, unsigned int queue);
+
+/*
+ * Takes the next request, and waits for it if there is none. Returns NULL if there is none for
+ * FAKE_LIMIT. It is valid until it is forgotten, so it can be answered more than once.
+ */
+struct fake_request *fake_virtio_take(struct fake_virtio *fake, unsigned int queue);
+
+/* As fake_virtio_take(), but returns NULL if there is none now. */
+struct fake_request *fake_virtio_try_take(struct fake_virtio *fake, unsigned int queue);
+
+/* Forgets all requests that were taken; the end of the test does it, too. */
+void fake_virtio_forget(struct fake_virtio *fake);
+
+/* Copies what the device reads; returns how many bytes there are, @len at most. */
+size_t fake_virtio_read(struct fake_request *request, void *data, size_t len);
+
+/* Writes what the device writes; returns how many bytes there was room for. */
+size_t fake_virtio_write(struct fake_request *request, const void *data, size_t len);
+
+/* Answers with these bytes, and interrupts: write, used and interrupt in one. */
+void fake_virtio_answer(struct fake_request *request, const void *data, size_t len);
+
+/* Says that the buffer @id was used, whether or not there is such a one. Any context. */
+void fake_virtio_used(struct fake_virtio *fake, unsigned int queue, u32 id, u32 len);
+
+/* Interrupts. Any context but that of the operations of the transport. */
+void fake_virtio_interrupt(struct fake_virtio *fake, unsigned int queue);
+
+#endif

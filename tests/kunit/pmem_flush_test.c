@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What callers of a virtio-pmem driver get for the answers of a host, good and bad ones. */
+
+#include "pmem_script.h"
+
+static void good_day(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer;
+	struct fake_request *request = pmem_take(pmem);
+
+	pmem_waits(sleeper);
+	pmem_answer(pmem, request, 0);
+	pmem_ends(sleeper, 0);
+
+	writer = pmem_writer(pmem);
+	request = pmem_take(pmem);
+	pmem_waits(writer);
+	pmem_answer(pmem, request, 0);
+	pmem_ends(writer, 0);
+	/* A bio is completed where it can be in the way of nobody. */
+	KUNIT_EXPECT_TRUE(test, writer->by_worker);
+
+	pmem_unplug(pmem);
+	pmem_plug(pmem);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/* Whoever comes while a flush is under way is not served by it. */
+static void latecomers_wait(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem);
+	struct fake_request *request = pmem_take(pmem);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	struct pmem_caller *writer = pmem_writer(pmem);
+
+	pmem_answer(pmem, request, 0);
+	pmem_ends(early, 0);
+	pmem_waits(sleeper);
+	pmem_waits(writer);
+
+	pmem_serve(pmem, sleeper);
+	pmem_serve(pmem, writer);
+	pmem_ends(sleeper, 0);
+	pmem_ends(writer, 0);
+	pmem_unplug(pmem);
+}
+
+static void many_share(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleepers[16], *writers[16];
+	unsigned int sent = pmem->fake->count[FAKE_NOTIFY];
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(sleepers); i++) {
+		sleepers[i] = pmem_sleeper(pmem);
+		writers[i] = pmem_writer(pmem);
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(sleepers); i++) {
+		pmem_serve(pmem, sleepers[i]);
+		pmem_serve(pmem, writers[i]);
+		pmem_ends(sleepers[i], 0);
+		pmem_ends(writers[i], 0);
+	}
+
+	/* One for the first, and one that all others share; or another one if two are in flight. */
+	sent = pmem->fake->count[FAKE_NOTIFY] - sent;
+	KUNIT_EXPECT_GE(test, sent, 2);
+	KUNIT_EXPECT_LE(test, sent, 3);
+
+	/* In order of arrival. */
+	for (unsigned int i = 1; i < ARRAY_SIZE(writers); i++)
+		KUNIT_EXPECT_LT(test, writers[i - 1]->place, writers[i]->place);
+	pmem_unplug(pmem);
+}
+
+static const u32 bad_statuses[] = { 1, U32_MAX, 2, 0x80000000, 0x100 };
+
+static void status_to_desc(const u32 *status, char *desc)
+{
+	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "%#x", *status);
+}
+
+KUNIT_ARRAY_PARAM(bad_status, bad_statuses, status_to_desc);
+
+static void bad_status(struct kunit *test)
+{
+	const u32 *status = test->param_value;
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer;
+	struct fake_request *request = pmem_take(pmem);
+
+	writer = pmem_writer(pmem);
+	pmem_answer(pmem, request, *status);
+	pmem_ends(sleeper, -EIO);
+
+	/* It is told to nobody else, */
+	pmem_waits(writer);
+	request = pmem_take(pmem);
+	pmem_answer(pmem, request, *status);
+	pmem_ends(writer, -EIO);
+
+	/* and the next flush is as good as any. */
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/* How many bytes of the response the host writes, and how many it says it has written. */
+static const struct length { u32 written, used; } bad_lengths[] = {
+	{ 0, 0 }, { 1, 1 }, { 2, 2 }, { 3, 3 }, { 4, 0 }, { 4, 3 }, { 4, 5 }, { 4, U32_MAX },
+};
+
+static void length_to_desc(const struct length *length, char *desc)
+{
+	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "%u written, %u used", length->written, length->used);
+}
+
+KUNIT_ARRAY_PARAM(bad_length, bad_lengths, length_to_desc);
+
+static void bad_length(struct kunit *test)
+{
+	const struct length *length = test->param_value;
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer;
+	struct fake_request *request = pmem_take(pmem);
+
+	fake_virtio_write(request, "\0\0\0\0", length->written);
+	fake_virtio_used(pmem->fake, 0, request->id, length->used);
+	fake_virtio_interrupt(pmem->fake, 0);
+	pmem_ends(sleeper, -EIO);
+
+	writer = pmem_writer(pmem);
+	request = pmem_take(pmem);
+	fake_virtio_write(request, "\0\0\0\0", length->written);
+	fake_virtio_used(pmem->fake, 0, request->id, length->used);
+	fake_virtio_interrupt(pmem->fake, 0);
+	pmem_ends(writer, -EIO);
+
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+static void interrupts_without_reason(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper;
+	struct fake_request *request;
+
+	fake_virtio_interrupt(pmem->fake, 0);
+	sleeper = pmem_sleeper(pmem);
+	fake_virtio_interrupt(pmem->fake, 0);
+	request = pmem_take(pmem);
+	fake_virtio_interrupt(pmem->fake, 0);
+	pmem_waits(sleeper);
+	pmem_answer(pmem, request, 0);
+	fake_virtio_interrupt(pmem->fake, 0);
+	pmem_ends(sleeper, 0);
+	pmem_unplug(pmem);
+}
+
+/* The IOMMU has no memory, and later has some: nobody fails, and nobody is forgotten. */
+static void no_memory_to_map(struct kunit *test)
+{
+	struct pmem *pmem = pmem_create(test);
+	struct pmem_caller *sleeper, *writer;
+
+	pmem->fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+	pmem_plug(pmem);
+	pmem_works(pmem);
+
+	pmem->fake->fail[FAKE_MAP] = -ENOMEM;
+	sleeper = pmem_sleeper(pmem);
+	writer = pmem_writer(pmem);
+	pmem_waits(sleeper);
+	pmem_waits(writer);
+	KUNIT_EXPECT_FALSE(test, fake_virtio_has_request(pmem->fake, 0));
+
+	pmem->fake->fail[FAKE_MAP] = 0;
+	pmem_serve(pmem, sleeper);
+	pmem_serve(pmem, writer);
+	pmem_ends(sleeper, 0);
+	pmem_ends(writer, 0);
+	pmem_unplug(pmem);
+}
+
+static struct kunit_case pmem_flush_cases[] = {
+	KUNIT_CASE(good_day),
+	KUNIT_CASE(latecomers_wait),
+	KUNIT_CASE(many_share),
+	KUNIT_CASE_PARAM(bad_status, bad_status_gen_params),
+	KUNIT_CASE_PARAM(bad_length, bad_length_gen_params),
+	KUNIT_CASE(interrupts_without_reason),
+	KUNIT_CASE(no_memory_to_map),
+	{}
+};
+
+static struct kunit_suite pmem_flush_suite = {
+	.name = "virtio_pmem_flush",
+	.test_cases = pmem_flush_cases,
+};
+
+kunit_test_suite(pmem_flush_suite);

@@ -1,0 +1,643 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A virtio-pmem driver whose device is reset: for a suspend, by a reset of the function, because it
+ * asks for it. Nobody fails for that, and no answer counts that is not the flush's own.
+ */
+
+#include "pmem_script.h"
+
+#include <linux/delay.h>
+
+/* Suspend and resume. */
+
+static void answers_while_freezing(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *request = pmem_take(pmem);
+	struct pmem_action *freeze = pmem_begin(pmem, pmem_do_freeze);
+
+	KUNIT_EXPECT_FALSE(test, freeze->done);
+	late = pmem_writer(pmem);
+	pmem_answer(pmem, request, 0);
+	pmem_ends(early, 0);
+	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(freeze));
+	pmem_waits(late);
+
+	KUNIT_EXPECT_EQ(test, 0, pmem_restore(pmem));
+	pmem_serve(pmem, late);
+	pmem_ends(late, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+static void callers_wait_for_resume(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+
+	for (unsigned int i = 0; i < 3; i++) {
+		struct pmem_caller *sleeper, *writer;
+
+		KUNIT_EXPECT_EQ(test, 0, pmem_freeze(pmem));
+		KUNIT_EXPECT_NULL(test, pmem->fake->queues[0].vq);
+		sleeper = pmem_sleeper(pmem);
+		writer = pmem_writer(pmem);
+		pmem_waits(sleeper);
+		pmem_waits(writer);
+		KUNIT_EXPECT_EQ(test, 0, pmem_restore(pmem));
+		pmem_serve(pmem, sleeper);
+		pmem_serve(pmem, writer);
+		pmem_ends(sleeper, 0);
+		pmem_ends(writer, 0);
+	}
+	pmem_unplug(pmem);
+}
+
+static void freeze_is_refused_without_answer(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *request = pmem_take(pmem);
+	struct pmem_action *freeze = pmem_begin(pmem, pmem_do_freeze);
+
+	late = pmem_writer(pmem);
+	KUNIT_EXPECT_LT(test, pmem_end_alone(freeze), 0);
+
+	/* It is as if nothing had happened. */
+	pmem_answer(pmem, request, 0);
+	pmem_ends(early, 0);
+	pmem_serve(pmem, late);
+	pmem_ends(late, 0);
+	pmem_unplug(pmem);
+}
+
+static void resume_never_comes(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper, *writer;
+
+	KUNIT_EXPECT_EQ(test, 0, pmem_freeze(pmem));
+	sleeper = pmem_sleeper(pmem);
+	writer = pmem_writer(pmem);
+	pmem_ends(sleeper, -EIO);
+	pmem_ends(writer, -EIO);
+	pmem_unplug(pmem);
+}
+
+static void resume_fails(struct kunit *test)
+{
+	static const enum fake_op steps[] = { FAKE_FINALIZE, FAKE_FIND_VQS };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(steps); i++) {
+		struct pmem *pmem = pmem_plugged(test);
+		struct pmem_caller *sleeper, *writer;
+
+		KUNIT_EXPECT_EQ(test, 0, pmem_freeze(pmem));
+		sleeper = pmem_sleeper(pmem);
+		writer = pmem_writer(pmem);
+		pmem->fake->fail[steps[i]] = -ENOMEM;
+		KUNIT_EXPECT_EQ(test, -ENOMEM, pmem_restore(pmem));
+		/* At once, or when patience ends. */
+		pmem_ends(sleeper, -EIO);
+		pmem_ends(writer, -EIO);
+		pmem->fake->fail[steps[i]] = 0;
+		pmem_unplug(pmem);
+	}
+}
+
+static void unplugged_while_frozen(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper, *writer;
+
+	KUNIT_EXPECT_EQ(test, 0, pmem_freeze(pmem));
+	sleeper = pmem_sleeper(pmem);
+	writer = pmem_writer(pmem);
+	pmem_end_alone(pmem_begin(pmem, pmem_do_unplug));
+	pmem_ends(sleeper, -EIO);
+	pmem_ends(writer, -EIO);
+
+	pmem_plug(pmem);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/* A reset of the function. */
+
+static void function_reset(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *request = pmem_take(pmem);
+	struct pmem_action *prepare = pmem_begin(pmem, pmem_do_reset_prepare);
+
+	late = pmem_writer(pmem);
+	pmem_answer(pmem, request, 0);
+	pmem_ends(early, 0);
+	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(prepare));
+	pmem_waits(late);
+	KUNIT_EXPECT_EQ(test, 0, pmem_reset_done(pmem));
+	pmem_serve(pmem, late);
+	pmem_ends(late, 0);
+	pmem_unplug(pmem);
+}
+
+static void unplugged_during_function_reset(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper, *writer;
+	struct pmem_action *unplug;
+
+	KUNIT_EXPECT_EQ(test, 0, pmem_reset_prepare(pmem));
+	sleeper = pmem_sleeper(pmem);
+	writer = pmem_writer(pmem);
+	unplug = pmem_begin(pmem, pmem_do_unplug);
+	pmem_waits(sleeper);
+	KUNIT_EXPECT_EQ(test, 0, pmem_do_reset_done(pmem));
+	pmem_serve(pmem, sleeper);
+	pmem_serve(pmem, writer);
+	pmem_end(unplug);
+	pmem_ends(sleeper, 0);
+	pmem_ends(writer, 0);
+}
+
+/* The function is reset while the host works on a flush, and does not answer it in time. */
+static struct fake_request *lose_a_flush(struct pmem *pmem)
+{
+	struct fake_request *request = pmem_take(pmem);
+
+	KUNIT_EXPECT_EQ(pmem->test, 0,
+			pmem_end_alone(pmem_begin(pmem, pmem_do_reset_prepare)));
+	KUNIT_EXPECT_EQ(pmem->test, 0, pmem_do_reset_done(pmem));
+	return request;
+}
+
+static void lost_flush_is_sent_again(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	struct pmem_caller *writer = pmem_writer(pmem);
+
+	lose_a_flush(pmem);
+	pmem_serve(pmem, sleeper);
+	pmem_serve(pmem, writer);
+	pmem_ends(sleeper, 0);
+	pmem_ends(writer, 0);
+	pmem_unplug(pmem);
+}
+
+/*
+ * QEMU has no reset for requests in flight: the answer comes in the next queue, by the same id. It
+ * is not the answer to what is in flight there.
+ */
+static void stale_answer(struct kunit *test, u32 status)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *lost = lose_a_flush(pmem);
+	struct fake_request *again = pmem_take(pmem);
+
+	late = pmem_writer(pmem);
+	pmem_answer(pmem, lost, status);
+	pmem_waits(late);
+	pmem_answer(pmem, again, 0);
+	pmem_serve(pmem, early);
+	pmem_serve(pmem, late);
+	pmem_ends(early, 0);
+	pmem_ends(late, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+static void stale_success(struct kunit *test)
+{
+	stale_answer(test, 0);
+}
+
+static void stale_failure(struct kunit *test)
+{
+	stale_answer(test, 1);
+}
+
+/* The stale answer comes before anything else is in the queue. */
+static void stale_answer_to_idle(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem);
+	struct fake_request *lost = lose_a_flush(pmem);
+
+	pmem_serve(pmem, early);
+	pmem_ends(early, 0);
+	pmem_answer(pmem, lost, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/* The stale answer comes when the lost flush's callers have been served and others wait. */
+static void stale_answer_to_others(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *lost = lose_a_flush(pmem), *request;
+
+	pmem_serve(pmem, early);
+	pmem_ends(early, 0);
+	late = pmem_sleeper(pmem);
+	request = pmem_take(pmem);
+	pmem_answer(pmem, lost, 0);
+	pmem_waits(late);
+	pmem_answer(pmem, request, 0);
+	pmem_serve(pmem, late);
+	pmem_ends(late, 0);
+	pmem_unplug(pmem);
+}
+
+static void two_stale_answers(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *first = lose_a_flush(pmem);
+	struct fake_request *second = lose_a_flush(pmem);
+	struct fake_request *third = pmem_take(pmem);
+
+	late = pmem_writer(pmem);
+	pmem_answer(pmem, second, 0);
+	pmem_waits(late);
+	pmem_answer(pmem, first, 0);
+	pmem_waits(late);
+	pmem_answer(pmem, third, 0);
+	pmem_serve(pmem, early);
+	pmem_serve(pmem, late);
+	/* A driver may find that too much. But if it says that all is well, it is. */
+	pmem_ends(early, early->result ? -EIO : 0);
+	pmem_ends(late, late->result ? -EIO : 0);
+	pmem_unplug(pmem);
+}
+
+/* The driver is gone, and another one bound; the memory of the old one's response is nobody's. */
+static void stale_answer_to_next_driver(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *caller = pmem_sleeper(pmem);
+	struct fake_request *lost = pmem_take(pmem), *request;
+
+	pmem_end_alone(pmem_begin(pmem, pmem_do_unplug));
+	pmem_ends(caller, -EIO);
+
+	pmem_plug(pmem);
+	caller = pmem_sleeper(pmem);
+	request = pmem_take(pmem);
+	pmem_answer(pmem, lost, 0);
+	pmem_waits(caller);
+	pmem_answer(pmem, request, 0);
+	pmem_serve(pmem, caller);
+	pmem_ends(caller, 0);
+	pmem_unplug(pmem);
+}
+
+/* A used element that comes twice looks like a stale answer. */
+static void answered_twice(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *caller = pmem_sleeper(pmem);
+	struct fake_request *request = pmem_take(pmem);
+
+	pmem_answer(pmem, request, 0);
+	pmem_ends(caller, 0);
+	fake_virtio_used(pmem->fake, 0, request->id, 4);
+	fake_virtio_interrupt(pmem->fake, 0);
+	pmem_works(pmem);
+
+	/* The second one comes when the next flush is in flight. */
+	caller = pmem_sleeper(pmem);
+	request = pmem_take(pmem);
+	pmem_answer(pmem, request, 0);
+	pmem_ends(caller, 0);
+	caller = pmem_sleeper(pmem);
+	request = pmem_take(pmem);
+	fake_virtio_used(pmem->fake, 0, request->id, 4);
+	fake_virtio_interrupt(pmem->fake, 0);
+	pmem_waits(caller);
+	pmem_answer(pmem, request, 0);
+	pmem_serve(pmem, caller);
+	pmem_ends(caller, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/* A device that asks for a reset. */
+
+static void needs_reset_idle(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	unsigned int resets = pmem->fake->count[FAKE_RESET];
+
+	fake_virtio_needs_reset(pmem->fake);
+	pmem_was_reset(pmem, resets + 1);
+	pmem_works(pmem);
+
+	/* Any number of times, as long as it works between. */
+	fake_virtio_needs_reset(pmem->fake);
+	pmem_was_reset(pmem, resets + 2);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+static void needs_reset_in_flight(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	struct pmem_caller *writer = pmem_writer(pmem);
+	struct fake_request *lost = pmem_take(pmem);
+
+	fake_virtio_needs_reset(pmem->fake);
+	pmem_serve(pmem, sleeper);
+	pmem_serve(pmem, writer);
+	pmem_ends(sleeper, 0);
+	pmem_ends(writer, 0);
+	pmem_answer(pmem, lost, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+static void needs_reset_before_taking(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	unsigned int resets = pmem->fake->count[FAKE_RESET];
+
+	fake_virtio_needs_reset(pmem->fake);
+	pmem_was_reset(pmem, resets + 1);
+	pmem_serve(pmem, sleeper);
+	pmem_ends(sleeper, 0);
+	pmem_unplug(pmem);
+}
+
+/* It was reset, and has not answered a flush since. */
+static void needs_reset_again(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	struct pmem_caller *writer = pmem_writer(pmem);
+	unsigned int resets = pmem->fake->count[FAKE_RESET];
+
+	fake_virtio_needs_reset(pmem->fake);
+	pmem_was_reset(pmem, resets + 1);
+	msleep(50);
+	fake_virtio_needs_reset(pmem->fake);
+	pmem_ends(sleeper, -EIO);
+	pmem_ends(writer, -EIO);
+	pmem_ends(pmem_sleeper(pmem), -EIO);
+	pmem_unplug(pmem);
+}
+
+static void recovery_fails(struct kunit *test)
+{
+	static const enum fake_op steps[] = { FAKE_FINALIZE, FAKE_FIND_VQS };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(steps); i++) {
+		struct pmem *pmem = pmem_plugged(test);
+		struct pmem_caller *sleeper = pmem_sleeper(pmem);
+		struct pmem_caller *writer = pmem_writer(pmem);
+
+		pmem->fake->fail[steps[i]] = -ENODEV;
+		fake_virtio_needs_reset(pmem->fake);
+		pmem_ends(sleeper, -EIO);
+		pmem_ends(writer, -EIO);
+		pmem->fake->fail[steps[i]] = 0;
+		pmem_unplug(pmem);
+	}
+}
+
+static void refuse_features(struct fake_virtio *fake, enum fake_op op)
+{
+	if (op == FAKE_STATUS)
+		fake->status &= ~VIRTIO_CONFIG_S_FEATURES_OK;
+}
+
+static void recovery_is_refused(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+
+	pmem->fake->hook = refuse_features;
+	fake_virtio_needs_reset(pmem->fake);
+	pmem_ends(sleeper, -EIO);
+	pmem->fake->hook = NULL;
+	KUNIT_EXPECT_TRUE(test, pmem->fake->status & VIRTIO_CONFIG_S_FAILED);
+	pmem_unplug(pmem);
+}
+
+static void needs_reset_while_freezing(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	struct fake_request *request = pmem_take(pmem);
+	struct pmem_action *freeze = pmem_begin(pmem, pmem_do_freeze);
+
+	fake_virtio_needs_reset(pmem->fake);
+	pmem_waits(sleeper);
+	/* The core keeps the news until the resume; freezing times out, or the answer comes. */
+	pmem_answer(pmem, request, 0);
+	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(freeze));
+	pmem_ends(sleeper, 0);
+	KUNIT_EXPECT_EQ(test, 0, pmem_restore(pmem));
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+static void needs_reset_while_frozen(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper;
+
+	KUNIT_EXPECT_EQ(test, 0, pmem_freeze(pmem));
+	fake_virtio_needs_reset(pmem->fake);
+	sleeper = pmem_sleeper(pmem);
+	pmem_waits(sleeper);
+	KUNIT_EXPECT_EQ(test, 0, pmem_restore(pmem));
+	pmem_serve(pmem, sleeper);
+	pmem_ends(sleeper, 0);
+	pmem_unplug(pmem);
+}
+
+static void needs_reset_during_unplug(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	struct pmem_caller *writer = pmem_writer(pmem);
+	struct pmem_action *unplug;
+
+	pmem_take(pmem);
+	unplug = pmem_begin(pmem, pmem_do_unplug);
+	fake_virtio_needs_reset(pmem->fake);
+	/* Removal has the device's lock and waits for the flush: it ends bounded, and badly. */
+	pmem_end_alone(unplug);
+	pmem_ends(sleeper, -EIO);
+	pmem_ends(writer, -EIO);
+}
+
+/* Something happens in the middle of a recovery. */
+
+static struct pause {
+	enum fake_op at;
+	struct completion begun, go;
+} pause;
+
+static void pause_at(struct fake_virtio *fake, enum fake_op op)
+{
+	if (op != pause.at || !(current->flags & PF_WQ_WORKER))
+		return;
+	complete(&pause.begun);
+	wait_for_completion_timeout(&pause.go, msecs_to_jiffies(FAKE_LIMIT));
+}
+
+/* Begins a recovery and stops it at @at. */
+static void pause_recovery(struct pmem *pmem, enum fake_op at)
+{
+	pause.at = at;
+	init_completion(&pause.begun);
+	init_completion(&pause.go);
+	pmem->fake->hook = pause_at;
+	fake_virtio_needs_reset(pmem->fake);
+	KUNIT_ASSERT_NE(pmem->test, 0,
+			wait_for_completion_timeout(&pause.begun, msecs_to_jiffies(FAKE_LIMIT)));
+	pmem->fake->hook = NULL;
+}
+
+static const enum fake_op recovery_steps[] = { FAKE_RESET, FAKE_FINALIZE, FAKE_FIND_VQS };
+
+static void frozen_during_recovery(struct kunit *test)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(recovery_steps); i++) {
+		struct pmem *pmem = pmem_plugged(test);
+		struct pmem_caller *sleeper = pmem_sleeper(pmem);
+		struct pmem_action *freeze;
+
+		pause_recovery(pmem, recovery_steps[i]);
+		freeze = pmem_begin(pmem, pmem_do_freeze);
+		complete(&pause.go);
+		KUNIT_EXPECT_EQ(test, 0, pmem_end(freeze));
+		/* The machine is off from here on. */
+		msleep(100);
+		KUNIT_EXPECT_NULL(test, pmem->fake->queues[0].vq);
+		KUNIT_EXPECT_EQ(test, 0, pmem_restore(pmem));
+		pmem_serve(pmem, sleeper);
+		pmem_ends(sleeper, 0);
+		pmem_works(pmem);
+		pmem_unplug(pmem);
+	}
+}
+
+static void reset_during_recovery(struct kunit *test)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(recovery_steps); i++) {
+		struct pmem *pmem = pmem_plugged(test);
+		struct pmem_caller *sleeper = pmem_sleeper(pmem);
+		struct pmem_action *prepare;
+
+		pause_recovery(pmem, recovery_steps[i]);
+		prepare = pmem_begin(pmem, pmem_do_reset_prepare);
+		complete(&pause.go);
+		KUNIT_EXPECT_EQ(test, 0, pmem_end(prepare));
+		KUNIT_EXPECT_NULL(test, pmem->fake->queues[0].vq);
+		KUNIT_EXPECT_EQ(test, 0, pmem_reset_done(pmem));
+		pmem_serve(pmem, sleeper);
+		pmem_ends(sleeper, 0);
+		pmem_unplug(pmem);
+	}
+}
+
+static void unplugged_during_recovery(struct kunit *test)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(recovery_steps); i++) {
+		struct pmem *pmem = pmem_plugged(test);
+		struct pmem_caller *sleeper = pmem_sleeper(pmem);
+		struct pmem_action *unplug;
+
+		pause_recovery(pmem, recovery_steps[i]);
+		unplug = pmem_begin(pmem, pmem_do_unplug);
+		complete(&pause.go);
+		pmem_end(unplug);
+		pmem_ends(sleeper, 0);
+	}
+}
+
+/* Power off. */
+
+static int do_shutdown(struct pmem *pmem)
+{
+	fake_virtio_shutdown(pmem->fake);
+	return 0;
+}
+
+static void shutdown_waits_for_the_answer(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *request = pmem_take(pmem);
+	struct pmem_action *shutdown = pmem_begin(pmem, do_shutdown);
+
+	KUNIT_EXPECT_FALSE(test, shutdown->done);
+	pmem_answer(pmem, request, 0);
+	pmem_end_alone(shutdown);
+	pmem_ends(early, 0);
+	KUNIT_EXPECT_EQ(test, 0, pmem->fake->status);
+
+	/* To fail would be worse. */
+	late = pmem_writer(pmem);
+	pmem_waits(late);
+	pmem_unplug(pmem);
+}
+
+static void shutdown_does_not_hang(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+
+	pmem_sleeper(pmem);
+	pmem_take(pmem);
+	pmem_end_alone(pmem_begin(pmem, do_shutdown));
+	KUNIT_EXPECT_EQ(test, 0, pmem->fake->status);
+	pmem_unplug(pmem);
+}
+
+static struct kunit_case pmem_reset_cases[] = {
+	KUNIT_CASE(answers_while_freezing),
+	KUNIT_CASE(callers_wait_for_resume),
+	KUNIT_CASE(freeze_is_refused_without_answer),
+	KUNIT_CASE(resume_never_comes),
+	KUNIT_CASE(resume_fails),
+	KUNIT_CASE(unplugged_while_frozen),
+	KUNIT_CASE(function_reset),
+	KUNIT_CASE(unplugged_during_function_reset),
+	KUNIT_CASE(lost_flush_is_sent_again),
+	KUNIT_CASE(stale_success),
+	KUNIT_CASE(stale_failure),
+	KUNIT_CASE(stale_answer_to_idle),
+	KUNIT_CASE(stale_answer_to_others),
+	KUNIT_CASE(two_stale_answers),
+	KUNIT_CASE(stale_answer_to_next_driver),
+	KUNIT_CASE(answered_twice),
+	KUNIT_CASE(needs_reset_idle),
+	KUNIT_CASE(needs_reset_in_flight),
+	KUNIT_CASE(needs_reset_before_taking),
+	KUNIT_CASE(needs_reset_again),
+	KUNIT_CASE(recovery_fails),
+	KUNIT_CASE(recovery_is_refused),
+	KUNIT_CASE(needs_reset_while_freezing),
+	KUNIT_CASE(needs_reset_while_frozen),
+	KUNIT_CASE(needs_reset_during_unplug),
+	KUNIT_CASE(frozen_during_recovery),
+	KUNIT_CASE(reset_during_recovery),
+	KUNIT_CASE(unplugged_during_recovery),
+	KUNIT_CASE(shutdown_waits_for_the_answer),
+	KUNIT_CASE(shutdown_does_not_hang),
+	{}
+};
+
+static struct kunit_suite pmem_reset_suite = {
+	.name = "virtio_pmem_reset",
+	.test_cases = pmem_reset_cases,
+};
+
+kunit_test_suite(pmem_reset_suite);
