@@ -25,6 +25,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import counters  # noqa: E402
+import fsx as exerciser  # noqa: E402
 import host as hosts  # noqa: E402
 from machine import Machine  # noqa: E402
 
@@ -101,6 +102,12 @@ def records():
     settings.BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as folder:
         yield counters.build(Path(folder) / "records")
+
+
+@pytest.fixture(scope="session")
+def fsx():
+    """The file system exerciser."""
+    return exerciser.build()
 
 
 @pytest.fixture

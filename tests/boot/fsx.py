@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The file system exerciser, as the crate of that name has it: crates.io/crates/fsx."""
+
+import packages
+import settings
+import steps
+import toolchain
+
+VERSION = "0.3.2"
+
+# How often it does what, in relation to its other operations.
+CONFIG = """
+[weights]
+close_open = 0.5
+invalidate = 0.2
+mapread = 1
+mapwrite = 1
+read = 1
+write = 1
+truncate = 1
+fsync = 0.5
+fdatasync = 0.5
+posix_fallocate = 0.5
+punch_hole = 0.5
+sendfile = 0.5
+posix_fadvise = 0.2
+copy_file_range = 0.5
+"""
+
+
+def build():
+    """Install it in the cache, static for the guest; return its path."""
+    packages.need("build")
+    root = settings.cache() / f"fsx-{VERSION}"
+    program = root / "bin/fsx"
+    if program.exists():
+        return program
+    if settings.get("NO_INSTALL"):
+        raise steps.Trouble(f"missing (NO_INSTALL is set): cargo install fsx@{VERSION}")
+    with steps.step(f"install fsx {VERSION}"):
+        # With the target named, what is compiled to run here is not made static as well.
+        steps.run(
+            [toolchain.cargo(), "install", "--locked", "--debug", "fsx", "--version", VERSION,
+             "--target", f"{settings.arch()}-unknown-linux-gnu", "--root", root,
+             "--target-dir", settings.BUILD / "fsx"],
+            steps.log_path("fsx"),
+            env={"RUSTFLAGS": "-Ctarget-feature=+crt-static -Cstrip=symbols"},
+        )
+    return program

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Disks that the device mapper makes of two devices: a flush of theirs is one of each member."""
+
+import pytest
+from machine import MIB
+
+SIZE = 256 * MIB
+SECTORS = SIZE // 512
+
+# Tables of the disk over $a and $b.
+STRIPED = f"0 {2 * SECTORS} striped 2 128 $a 0 $b 0"
+MIRRORED = f"0 {SECTORS} mirror core 2 128 nosync 2 $a 0 $b 0"
+
+
+def make(machine, table):
+    """Make a disk of the two devices."""
+    a, b = (machine.disk(device) for device in machine.devices_found())
+    machine.sh(f'a=/dev/{a} b=/dev/{b}; dmsetup create --noudevsync test --table "{table}"')
+    machine.until("[ -b /dev/dm-0 ]")
+
+
+def flushes(machine):
+    """Return how many flushes each device has had."""
+    return [machine.host.ended(disk) for disk in machine.pmem]
+
+
+def check_flushes(machine):
+    """One fsync reaches both devices before it returns."""
+    before = flushes(machine)
+    machine.sh("xfs_io -c fsync /dev/dm-0")
+    assert all(after > old for after, old in zip(flushes(machine), before, strict=True))
+
+
+def verify(more=""):
+    """Return fio's command to write to the mounted file system; --verify_only reads it."""
+    return ("fio --name=verify --directory=/mnt --rw=randwrite --bs=4k --size=256k --numjobs=4 "
+            "--thread --ioengine=psync --fsync=4 --verify=crc32c --verify_fatal=1 --do_verify=0 "
+            f"--group_reporting {more}")
+
+
+@pytest.mark.parametrize("fs, options", [("ext4", ""), ("xfs", ""), ("xfs", "-o dax")])
+def test_striped(boot, fs, options):
+    """A striped disk keeps its files over a power cut, with DAX, too."""
+    machine = boot(sizes=(SIZE, SIZE))
+    machine.host.keep_journal(machine.pmem)
+    with machine:
+        make(machine, STRIPED)
+        check_flushes(machine)
+        machine.sh(f"""
+            mkfs.{fs} -q /dev/dm-0
+            mount {options} /dev/dm-0 /mnt
+            {verify()}
+            sync
+        """)
+        machine.check()
+        machine.kill()
+        machine.host.lose_power(machine.pmem)
+    with boot(sizes=(SIZE, SIZE)) as machine:
+        make(machine, STRIPED)
+        machine.sh(f"""
+            mount {options} /dev/dm-0 /mnt
+            {verify("--verify_only")}
+            umount /mnt
+        """)
+        machine.check_errors()
+
+
+def test_mirrored(boot):
+    """Either side of a mirror has what was synced before a power cut."""
+    machine = boot(sizes=(SIZE, SIZE))
+    machine.host.keep_journal(machine.pmem)
+    with machine:
+        make(machine, MIRRORED)
+        check_flushes(machine)
+        machine.sh(f"""
+            mkfs.ext4 -q -b 4096 /dev/dm-0
+            mount /dev/dm-0 /mnt
+            {verify()}
+            sync
+        """)
+        machine.check()
+        machine.kill()
+        machine.host.lose_power(machine.pmem)
+    with boot(sizes=(SIZE, SIZE)) as machine:
+        for device in machine.devices_found():
+            machine.sh(f"""
+                mount /dev/{machine.disk(device)} /mnt
+                {verify("--verify_only")}
+                umount /mnt
+            """)
+        machine.check_errors()
