@@ -104,6 +104,11 @@ class Host:
         records = [line.split() for line in self.record_file.read_text("ascii").splitlines()]
         return sum(record[0] == word and inode in (None, record[1]) for record in records)
 
+    def results(self):
+        """List what became of each flush that was answered: 0, or -1 if it failed."""
+        records = [line.split() for line in self.record_file.read_text("ascii").splitlines()]
+        return [int(record[2]) for record in records if record[0] == "end"]
+
     def begun(self, disk=None):
         """Count the flushes that have reached the host."""
         return self.count("begin", disk)

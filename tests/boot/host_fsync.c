@@ -6,6 +6,7 @@
  * FSYNC_PLAN names a file that says what to do, and may be replaced at any time:
  *	pass		what was asked for
  *	fail		nothing, and return EIO
+ *	fail N		the same every Nth time
  *	delay N		wait for N milliseconds first
  *	hang		wait until the plan is another one
  *	hang N		the same, but the first N calls since QEMU started pass
@@ -72,6 +73,18 @@ static bool is_held(const char *plan, unsigned long turn)
 	return turn > passing;
 }
 
+static int is_to_fail(const char *plan)
+{
+	static unsigned int calls;
+	unsigned int every;
+
+	if (!strcmp(plan, "fail"))
+		return 1;
+	if (sscanf(plan, "fail %u", &every) != 1 || !every)
+		return 0;
+	return __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) % every == 0;
+}
+
 static int planned(long number, int fd)
 {
 	static atomic_ulong turns;
@@ -95,7 +108,7 @@ static int planned(long number, int fd)
 	if (sscanf(plan, "delay %u", &milliseconds) == 1)
 		usleep(milliseconds * 1000);
 
-	if (!strcmp(plan, "fail")) {
+	if (is_to_fail(plan)) {
 		errno = EIO;
 		result = -1;
 	} else {

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0
+"""All that can happen to a device, at random, with 64 writers at it.
+
+LONG=1 goes on for an hour. SEED=number repeats a run's decisions.
+"""
+
+import os
+import random
+import time
+
+import pytest
+from machine import MIB, aio
+
+# In seconds.
+DURATION = 3600 if os.environ.get("LONG") else 30
+
+# Half of them sleep, the other half leave bios. They fail when their disk goes, and begin anew.
+LOAD = """
+until [ -e /tmp/stop ]; do
+    disk=$(ls /sys/block | grep pmem) && fio --filename=/dev/$disk --allow_file_create=0 \\
+        --rw=randwrite --bs=4k --size=32m --thread --time_based --runtime=600 --numjobs=32 \\
+        --name=sleepers --ioengine=psync --fsync=1 \\
+        --name=bios --ioengine=libaio --iodepth=4 --direct=1 --sync=dsync >/dev/null 2>&1
+    usleep 100000
+done
+"""
+
+
+class Stress:
+    """A guest, and what is done to its only device."""
+
+    def __init__(self, machine, seed):
+        self.machine, self.random = machine, random.Random(seed)
+        self.done = []
+
+    def rebind(self):
+        """Unbind the device and bind it again."""
+        device = self.machine.device()
+        self.machine.unbind(device)
+        self.machine.bind(device)
+
+    def reset(self):
+        """Reset the PCI function."""
+        device = self.machine.device()
+        self.machine.sh(f"echo 1 >/sys/bus/pci/devices/{device.pci}/reset")
+
+    def rescan(self):
+        """Remove the PCI function, and find it again."""
+        self.machine.remove(self.machine.device())
+        self.machine.rescan()
+
+    def suspend(self):
+        """Suspend all devices for a second."""
+        self.machine.sh(f"""
+            echo {self.random.choice(("devices", "platform"))} >/sys/power/pm_test
+            echo {self.random.choice(("mem", "disk"))} >/sys/power/state
+        """, 120)
+
+    def slow_host(self):
+        """Let the host take its time for a while."""
+        self.machine.host.plan(f"delay {self.random.choice((10, 100, 500))}")
+
+    def failing_host(self):
+        """Let the host fail some flushes."""
+        self.machine.host.plan(f"fail {self.random.choice((1, 2, 10))}")
+
+    def good_host(self):
+        """Let the host do what it is asked for."""
+        self.machine.host.plan("pass")
+
+    def go_on(self, duration):
+        """Do something at random, again and again."""
+        actions = (self.rebind, self.reset, self.rescan, self.suspend, self.slow_host,
+                   self.failing_host, self.good_host)
+        end = time.monotonic() + duration
+        while time.monotonic() < end or len(self.done) < len(actions):
+            action = self.random.choice(actions)
+            self.done.append(action.__name__)
+            action()
+            time.sleep(self.random.uniform(0, 0.5))
+            assert self.machine.complaints() == []
+
+
+@pytest.mark.on_debug
+@pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
+def test_stress(boot, seed):
+    """Whatever is done to the device in whatever order, it comes back, and nobody hangs."""
+    with boot(uart=True, timeout=DURATION + 900, sizes=(64 * MIB,)) as machine:
+        machine.sh("""
+            echo 1 >/sys/module/suspend/parameters/pm_test_delay
+            echo 1 >/sys/module/hibernate/parameters/pm_test_delay
+        """)
+        machine.later("load", LOAD)
+        machine.host.wait_begun(machine.host.begun() + 20)
+        stress = Stress(machine, seed)
+        try:
+            stress.go_on(DURATION)
+        finally:
+            print("done:", *stress.done)
+        machine.host.plan("pass")
+        before = machine.host.begun()
+        machine.sh("touch /tmp/stop; killall fio 2>/dev/null || true")
+        machine.join("load", 120)
+        # It is as good as new.
+        disk = machine.disk(machine.device())
+        machine.sh(aio(disk, "1m", more="--verify=crc32c --verify_fatal=1"))
+        assert machine.host.begun() > before
