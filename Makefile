@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 tool = @sh scripts/python.sh scripts/
 
 .DEFAULT_GOAL := help
-.PHONY: help boot shell guest kernel apply unapply source test model scripts-test kunit boot-test debug-test lint clean
+.PHONY: help boot shell guest kernel apply unapply source test model scripts-test builds kunit boot-test debug-test lint clean
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -56,6 +56,10 @@ model:
 #:   scripts-test  the tests of the tools (seconds)
 scripts-test:
 	$(tool)check.py scripts
+
+#:   builds      see that kernels of many configurations take the driver (LONG=1: build them)
+builds:
+	$(tool)check.py builds
 
 #:   kunit       KUnit suites and doctests under UML (a minute, after its build)
 kunit:

@@ -73,6 +73,12 @@ def scripts():
     return pytest("scripts", settings.TESTS / "scripts")
 
 
+def builds():
+    """See whether the kernels that users may have take the driver."""
+    packages.need("build")
+    return pytest("builds", settings.TESTS / "builds")
+
+
 def guests(part, kernel):
     """Run the tests that boot guests, those that are for this kernel."""
     built = kernels.ready(kernel)
@@ -84,6 +90,7 @@ def guests(part, kernel):
 PARTS = {
     "model": model,
     "scripts": scripts,
+    "builds": builds,
     "boot": boot.run,
     "boot-test": functools.partial(guests, "boot-test", "release"),
     "debug-test": functools.partial(guests, "debug-test", "debug"),

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The driver can be chosen in each kind of kernel, and (LONG=1) built there without a warning."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from variants import BUILT_IN, COMMON, VARIANTS, Variant
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+import config  # noqa: E402
+import kernel_source  # noqa: E402
+import settings  # noqa: E402
+import steps  # noqa: E402
+import toolchain  # noqa: E402
+
+FOLDER = settings.BUILD / "builds"
+LONG = settings.get("LONG") == "1"
+
+# Kconfig alone takes seconds for each, a build minutes.
+FEW = ("module", "built-in", "arm64")
+
+
+class Build:
+    """A kernel to be configured and built in a folder of its own, or for kconfig's sake in one
+    that it shares."""
+
+    def __init__(self, source, folder, variant):
+        kdir, tools = source
+        tools = tools | {"ARCH": variant.arch} | dict(variant.tools)
+        self.variant = variant
+        self.out = FOLDER / folder
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.log = steps.log_path(f"build-{folder}")
+        self.make = ["make", "-C", kdir, f"O={self.out}", f"-j{os.cpu_count()}",
+                     *toolchain.variables({name: tools[name] for name in tools if tools[name]})]
+
+    def configure(self):
+        """Write the configuration; return what was asked for and what came out."""
+        steps.run([*self.make, "tinyconfig"], self.log)
+        wanted = config.options(COMMON) | config.options(self.variant.text)
+        with open(self.out / ".config", "a", encoding="utf-8") as file:
+            for name, value in wanted.items():
+                file.write(f"# {name} is not set\n" if value == "n" else f"{name}={value}\n")
+        steps.run([*self.make, "olddefconfig"], self.log, append=True)
+        return wanted, config.options((self.out / ".config").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session", name="source")
+def make_source():
+    """The grafted source, and the toolchain."""
+    kdir = kernel_source.tree()
+    return kdir, toolchain.ready(kdir)
+
+
+@pytest.mark.parametrize("name", VARIANTS if LONG else FEW)
+def test_can_be_configured(source, name):
+    """Kconfig takes the driver in this kernel, as a module or built in."""
+    # One folder serves all of an architecture: kconfig itself is built once.
+    build = Build(source, f"kconfig-{VARIANTS[name].arch}", VARIANTS[name])
+    assert config.refused(*build.configure()) == []
+
+
+@pytest.mark.parametrize("line", [
+    "CONFIG_LIBNVDIMM=m",  # the kernel crate cannot call a module
+    "CONFIG_VIRTIO_PMEM=y",  # both cannot be built in
+    "# CONFIG_RUST is not set",
+])
+def test_cannot_be_built_in(source, line):
+    """Where the driver would not work, Kconfig does not let it be built in."""
+    variant = Variant(f"{BUILT_IN}{line}\n")
+    build = Build(source, f"kconfig-{variant.arch}", variant)
+    refused = config.refused(*build.configure())
+    assert any("CONFIG_VIRTIO_PMEM_RUST=y" in line for line in refused)
+
+
+@pytest.mark.skipif(not LONG, reason="takes minutes each: LONG=1")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_can_be_built(source, name):
+    """The whole kernel is built and linked, and nothing of ours gives a warning."""
+    build = Build(source, name, VARIANTS[name])
+    assert config.refused(*build.configure()) == []
+    steps.run([*build.make, "vmlinux", "modules"], build.log, append=True)
+    said = build.log.read_text(errors="replace")
+    assert re.findall(r"^.*(?:virtio_pmem|rust/).*warning.*|^warning: .*", said, re.M) == []
+    shutil.rmtree(build.out)
