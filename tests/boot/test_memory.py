@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A guest that is short of memory, and whose way out of that leads through its pmem disks."""
+
+import os
+import re
+
+from machine import MIB, aio
+
+# What the guest has; its kernel, initramfs and bounce buffers take half of it.
+MEMORY = 384 * MIB
+
+# What it is made to keep besides, in MiB.
+KEPT = 256 if os.environ.get("LONG") else 176
+
+
+def test_swap(boot):
+    """Memory that is swapped out to a pmem disk while another is flushed all the time is intact.
+
+    Reclaim writes to two disks: to one as swap, to the other as a file system whose dirty pages
+    have to go. Meanwhile writers ask both kinds of flushes of it.
+    """
+    with boot(sizes=(384 * MIB, 128 * MIB), memory=MEMORY, timeout=500) as machine:
+        swap, files = (machine.disk(device) for device in machine.devices_found())
+        machine.sh(f"""
+            mkswap /dev/{swap} >/dev/null
+            swapon /dev/{swap}
+            mkfs.ext4 -q -b 4096 /dev/{files} 96m
+            mount /dev/{files} /mnt
+            mount -o remount,size={KEPT + 16}m /dev/shm
+        """)
+        machine.later("writers", """
+            while [ ! -e /tmp/stop ]; do
+                fio --name=writer --directory=/mnt --numjobs=2 --thread --size=256k --bs=4k \\
+                    --rw=randwrite --ioengine=psync --fsync=4 --verify=crc32c --verify_fatal=1 \\
+                    --group_reporting >/tmp/writer 2>&1 || { cat /tmp/writer; exit 1; }
+            done
+        """)
+        # Behind the file system.
+        machine.later("bios", f"""
+            while [ ! -e /tmp/stop ]; do
+                {aio(files, "256k", more="--offset=100m --verify=crc32c --verify_fatal=1")} \\
+                    >/tmp/bio 2>&1 || {{ cat /tmp/bio; exit 1; }}
+            done
+        """)
+        machine.later("dirt", """
+            while [ ! -e /tmp/stop ]; do
+                dd if=/dev/zero of=/mnt/dirt bs=64k count=256 2>/dev/null || exit 1
+            done
+        """)
+        kept = (f"fio --name=kept --filename=/dev/shm/kept --rw=write --bs=64k --size={KEPT}m "
+                "--ioengine=psync --fallocate=none --verify=crc32c --verify_fatal=1")
+        machine.sh(f"{kept} --do_verify=0", timeout=300)
+        used = int(machine.sh("awk 'END { print $4 }' /proc/swaps"))
+        assert used >= 16 << 10, f"only {used} KiB are swapped out"
+        machine.sh("touch /tmp/stop")
+        for name in ("writers", "bios", "dirt"):
+            status, output = machine.join(name, 90)
+            assert status == 0, output
+        machine.sh(f"{kept} --verify_only", timeout=300)
+        machine.sh(f"""
+            rm /dev/shm/kept
+            swapoff /dev/{swap}
+            umount /mnt
+            e2fsck -fn /dev/{files} >/dev/null 2>&1
+        """)
+        machine.check_errors()
+        # Nobody was killed, and no allocation of ours failed.
+        assert not re.search(r"Out of memory|oom-kill|page allocation failure", machine.console())
