@@ -24,7 +24,6 @@ def test_failed_flush(boot, driver):
                 machine.sh(command)
 
 
-@pytest.mark.on_debug
 def test_failed_flush_for_many(boot):
     """Of writers that share flushes, each one is told of the failure, and none for ever."""
     with boot() as machine:

@@ -47,8 +47,7 @@ def prepare(machine, level):
     """)
 
 
-@pytest.mark.on_debug
-@pytest.mark.parametrize("state", ["mem", "disk"])
+@pytest.mark.parametrize("state", [pytest.param("mem", marks=pytest.mark.on_debug), "disk"])
 def test_suspend_under_load(boot, state):
     """Writers in flight survive suspend and hibernation: no error, no lost write."""
     with boot() as machine:

@@ -102,7 +102,6 @@ def needs_reset(machine, device):
     return int(machine.sh(f"cat {device.path}/status"), 16) & NEEDS_RESET != 0
 
 
-@pytest.mark.on_debug
 def test_needs_reset(boot, folder):
     """A device that asks for a reset gets exactly one."""
     poke = Poke(folder)
