@@ -16,9 +16,9 @@ VERIFY = "--verify=crc32c --verify_fatal=1"
 
 
 @pytest.fixture
-def boot(boot):
-    """Guests that can be talked to after a suspend."""
-    return functools.partial(boot, uart=True)
+def boot(boot, kernel):
+    """Guests that can be talked to after a suspend, and have memory for an image of themselves."""
+    return functools.partial(boot, uart=True, memory=GIB * (2 if kernel.name == "debug" else 1))
 
 
 def start_load(machine, disk):
@@ -80,7 +80,6 @@ def test_suspend_mounted(boot, driver):
         machine.check_errors()
 
 
-@pytest.mark.on_debug
 def test_hibernation(boot, folder):
     """A guest that was written to a disk and powered off goes on in another QEMU.
 
