@@ -102,10 +102,11 @@ def checkpatch(kdir):
         for ignored, group in groups.items():
             if group:
                 patch.write_text(difference(kdir, group))
-                # Outside a git checkout it does not call spdxcheck.py, which has needs of its own.
+                # Outside a git checkout it does not call spdxcheck.py, which has needs of its own,
+                # nor take a patch that git knows for a file whose style is to be checked.
                 steps.run([*script, "--ignore", ignored, patch], log, append=True, cwd=folder)
-    for path in sorted((settings.ROOT / "patches").glob("*.patch")):
-        steps.run([*script, path], log, append=True)
+        for path in sorted((settings.ROOT / "patches").glob("*.patch")):
+            steps.run([*script, path], log, append=True, cwd=folder)
 
 
 def shellcheck():
