@@ -82,14 +82,14 @@ def test_msync(machine, fs, dax):
     """An msync of mapped memory is a flush, and does not return before the host has answered."""
     disk = machine.disk(machine.device())
     mount(machine, disk, fs, dax)
-    machine.sh("dd if=/dev/zero of=/mnt/file bs=64k count=1 conv=fsync 2>/dev/null")
+    machine.sh("dd if=/dev/zero of=/mnt/file bs=64k count=1 conv=fsync 2>/dev/null; sync")
     before = machine.host.begun()
     machine.host.plan("hang")
     machine.later("msync", """
         xfs_io -c 'mmap -rw 0 64k' -c 'mwrite -S 0x5a 0 4k' -c 'msync -s 0 4k' /mnt/file
     """)
     machine.host.wait_begun(before + 1)
-    machine.sh("sleep 0.5")
+    machine.sh("sleep 2")
     assert not machine.done("msync")
     machine.host.plan("pass")
     status, output = machine.join("msync")
