@@ -108,6 +108,6 @@ def test_fsx(boot, fsx, seed):
         for fs in MAKE:
             for dax in (False, True):
                 mount(machine, "pmem0", fs, dax)
-                machine.sh(f"fsx -q -f /tmp/fsx.toml -P /tmp -S {seed} -N 20000 /mnt/file", 300)
+                machine.sh(f"fsx -q -f /tmp/fsx.toml -P /tmp -S {seed} -N 10000 /mnt/file", 300)
                 unmount(machine, "pmem0", fs)
         machine.check_errors()
