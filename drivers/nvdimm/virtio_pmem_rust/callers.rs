@@ -18,39 +18,47 @@ use kernel::{
     }, //
 };
 
-/// Callers in order of arrival: those that sleep, and those that left a bio.
+/// Callers in order of arrival: those that sleep, and those that left a bio, with FUA or not.
 ///
-/// Both are chained through themselves, so nothing is allocated.
+/// All are chained through themselves, so nothing is allocated.
 #[derive(Default)]
 pub(crate) struct Callers {
     pub(crate) waiters: WaitList,
     /// How many there are in `waiters`.
     pub(crate) sleeping: usize,
+    /// Bios with FUA.
     pub(crate) bios: BioList,
+    /// Bios that are nothing but a flush.
+    pub(crate) flushes: BioList,
 }
 
 impl Callers {
     /// How many callers there are.
     pub(crate) fn len(&self) -> usize {
-        self.sleeping + self.bios.len()
+        self.sleeping + self.bios.len() + self.flushes.len()
     }
 }
 
 impl Batch for Callers {
     fn is_empty(&self) -> bool {
-        self.waiters.is_empty() && self.bios.is_empty()
+        self.waiters.is_empty() && self.bios.is_empty() && self.flushes.is_empty()
     }
 
     fn append(&mut self, later: &mut Self) {
         self.waiters.append(&mut later.waiters);
         self.sleeping += core::mem::take(&mut later.sleeping);
         self.bios.append(&mut later.bios);
+        self.flushes.append(&mut later.flushes);
     }
 }
 
 impl Join<Bio> for Callers {
     fn join(&mut self, bio: Bio) {
-        self.bios.push(bio);
+        if bio.is_fua() {
+            self.bios.push(bio);
+        } else {
+            self.flushes.push(bio);
+        }
     }
 }
 

@@ -6,9 +6,10 @@
 //! stores are durable, and those that leave a bio to be completed then. Both join the engine's next
 //! batch under the one lock, which also protects the virtqueue. Whoever finds nothing in flight
 //! sends the flush itself; the queue's callback ends the batch that was answered and sends the next
-//! one at once. Sleepers are woken there; bios are completed in order by a work item on the
-//! device's ordered queue, which can make progress under memory pressure. Nothing is allocated on
-//! the way.
+//! one at once. Sleepers are woken there, and bios that are nothing but a flush are completed, since
+//! behind them is somebody who sleeps, too. Bios with FUA are completed in order by a work item on
+//! the device's ordered queue, which can make progress under memory pressure: what follows on their
+//! data can be a lot. Nothing is allocated on the way.
 
 mod faults;
 
@@ -90,6 +91,8 @@ struct State {
     posted: usize,
     /// Bios whose flush has ended, with their status, for the work item to complete.
     finished: BioList,
+    /// The same, for whoever has the lock to complete when it is released.
+    flushed: BioList,
     /// The ring is out of step with the host: the device has to be recovered.
     out_of_step: bool,
     /// No caller comes any more, and none is waited for.
@@ -133,6 +136,7 @@ impl State {
             requests,
             posted: 0,
             finished: BioList::new(),
+            flushed: BioList::new(),
             out_of_step: false,
             closed: false,
             starved: false,
@@ -203,7 +207,7 @@ impl State {
         trace::arrive(&self.dev, self.stats.flushes + 1, sleeps);
     }
 
-    /// Ends a batch: wakes those who sleep, and leaves the bios to the work item.
+    /// Ends a batch: wakes those who sleep. The bios are completed later, without the lock.
     fn end(&mut self, mut callers: Callers, result: Result) {
         trace::complete(&self.dev, self.stats.flushes, callers.len(), result);
 
@@ -212,8 +216,10 @@ impl State {
 
         if let Err(err) = result {
             callers.bios.set_error(err);
+            callers.flushes.set_error(err);
         }
         self.finished.append(&mut callers.bios);
+        self.flushed.append(&mut callers.flushes);
     }
 
     /// Fails everybody, for good.
@@ -315,6 +321,15 @@ impl Shared {
         }
     }
 
+    /// Completes bios that have their status. Any context, without the lock.
+    fn complete(&self, mut bios: BioList) {
+        let completed = bios.len();
+
+        bios.complete_all(Ok(()));
+        self.state.lock().engine.completed(completed);
+        self.changed.notify_all();
+    }
+
     /// Waits until `condition` holds, but not for longer than a host may take without progress.
     fn wait_until(&self, condition: impl Fn(&Engine<Callers>) -> bool) -> Result {
         let mut state = self.state.lock();
@@ -341,11 +356,11 @@ impl EmbeddedWork for Shared {
         loop {
             let (mut finished, starved) = {
                 let mut state = this.state.lock();
+                let mut finished = mem::take(&mut state.finished);
 
-                (
-                    mem::take(&mut state.finished),
-                    mem::take(&mut state.starved),
-                )
+                // Only if it was this work item that could not send.
+                finished.append(&mut mem::take(&mut state.flushed));
+                (finished, mem::take(&mut state.starved))
             };
 
             if finished.is_empty() && !starved {
@@ -414,6 +429,7 @@ impl Flush {
     fn update<R>(&self, f: impl FnOnce(&mut State) -> (R, Option<Complaint>)) -> R {
         let mut state = self.shared.state.lock();
         let (result, complaint) = f(&mut state);
+        let flushed = mem::take(&mut state.flushed);
 
         if state.has_work() {
             self.shared.enqueue(&self.ordered);
@@ -421,6 +437,9 @@ impl Flush {
         drop(state);
 
         self.shared.complain(complaint);
+        if !flushed.is_empty() {
+            self.shared.complete(flushed);
+        }
         result
     }
 
