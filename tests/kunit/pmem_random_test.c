@@ -173,8 +173,8 @@ static void power_changes(struct life *life)
 								       pmem_do_freeze);
 		life->power = FREEZING;
 	} else if (life->power == FROZEN) {
-		/* If the core fails before the driver, the driver waits for the end for long. */
-		if (life->function_reset)
+		/* Nobody is told of a reset that fails, and the mark of it was there before. */
+		if (life->function_reset && pmem->fake->vdev.failed)
 			pmem->fake->fail[FAKE_FINALIZE] = 0;
 		result = life->function_reset ? pmem_do_reset_done(pmem) : pmem_do_restore(pmem);
 		life->power = result ? DEAD : RUNNING;

@@ -161,6 +161,30 @@ static void unplugged_during_function_reset(struct kunit *test)
 	pmem_ends(writer, 0);
 }
 
+static void function_reset_fails(struct kunit *test)
+{
+	static const enum fake_op steps[] = { FAKE_FINALIZE, FAKE_FIND_VQS };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(steps); i++) {
+		struct pmem *pmem = pmem_plugged(test);
+		struct pmem_caller *sleeper, *writer;
+
+		KUNIT_EXPECT_EQ(test, 0, pmem_reset_prepare(pmem));
+		sleeper = pmem_sleeper(pmem);
+		writer = pmem_writer(pmem);
+		pmem->fake->fail[steps[i]] = -ENOMEM;
+		KUNIT_EXPECT_EQ(test, -ENOMEM, pmem_reset_done(pmem));
+		pmem_ends(sleeper, -EIO);
+		pmem_ends(writer, -EIO);
+		pmem->fake->fail[steps[i]] = 0;
+		/* The core does not tell the driver if it fails before it comes to it. */
+		pmem_unplug(pmem);
+		pmem_plug(pmem);
+		pmem_works(pmem);
+		pmem_unplug(pmem);
+	}
+}
+
 /* The function is reset while the host works on a flush, and does not answer it in time. */
 static struct fake_request *lose_a_flush(struct pmem *pmem)
 {
@@ -610,6 +634,7 @@ static struct kunit_case pmem_reset_cases[] = {
 	KUNIT_CASE(unplugged_while_frozen),
 	KUNIT_CASE(function_reset),
 	KUNIT_CASE(unplugged_during_function_reset),
+	KUNIT_CASE(function_reset_fails),
 	KUNIT_CASE(lost_flush_is_sent_again),
 	KUNIT_CASE(stale_success),
 	KUNIT_CASE(stale_failure),

@@ -6,7 +6,8 @@ use super::{
     reset::ResetGate,
     virtqueue,
     Device,
-    Feature, //
+    Feature,
+    Status, //
 };
 use crate::{
     bindings,
@@ -368,7 +369,7 @@ impl<T: Driver> Adapter<T> {
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
         if let Some(gate) = ResetGate::of(vdev) {
-            gate.wait();
+            gate.wait(|| Self::reset_has_failed(vdev));
         }
 
         // The bus checks after this callback that the device was reset, so the data cannot wait
@@ -445,6 +446,20 @@ impl<T: Driver> Adapter<T> {
 
         // SAFETY: The device is valid. A driver's own callback replaces the core's, which is this.
         unsafe { bindings::virtio_device_shutdown(raw) };
+    }
+
+    /// Whether the core has failed to bring a device that was reset to where the driver would have
+    /// been told. It marks the device then, and does nothing any more.
+    fn reset_has_failed(vdev: &Device<CoreInternal<'_>>) -> bool {
+        let status = vdev.status();
+
+        // A device that had failed before is marked at once, and one that is gone reads as all
+        // ones.
+        //
+        // SAFETY: The device is valid. `failed` was set before the driver was told of the reset.
+        let failed_before = unsafe { (*vdev.as_raw()).failed };
+
+        status.contains(Status::FAILED) && !status.contains(Status::DRIVER_OK) && !failed_before
     }
 
     /// Calls `f` with the driver's data; a device without (removed meanwhile) is [`ENODEV`].

@@ -36,6 +36,9 @@ const GIVEN_UP: u32 = 3;
 /// Longer than PCI waits for a device to come back.
 const PATIENCE: u32 = 90_000;
 
+/// How often an unbind that waits looks whether the reset has failed, in milliseconds.
+const GLANCE: u32 = 500;
+
 /// The state of a device's resets.
 #[pin_data]
 pub(super) struct ResetGate {
@@ -72,16 +75,30 @@ impl ResetGate {
         Some(result)
     }
 
-    /// Waits until no reset is under way; a transport that never ends one is given up. To be called
-    /// with the device's lock held, by who unbinds the driver. May sleep.
-    pub(super) fn wait(&self) {
+    /// Waits until no reset is under way; a transport that never ends one is given up. `has_failed`
+    /// tells whether the core has failed to end it, of which it tells no driver. To be called with
+    /// the device's lock held, by who unbinds the driver. May sleep.
+    pub(super) fn wait(&self, has_failed: impl Fn() -> bool) {
+        let mut left = PATIENCE;
+
         while self.state.load(Acquire) != IDLE {
             let ended = self
                 .ended
-                .wait_for_completion_timeout(msecs_to_jiffies(PATIENCE));
+                .wait_for_completion_timeout(msecs_to_jiffies(GLANCE));
+
+            if ended.is_ok() {
+                continue;
+            }
+            left = left.saturating_sub(GLANCE);
 
             // Once the end has begun, it comes.
-            if ended.is_err() && self.state.cmpxchg(RESETTING, GIVEN_UP, Full).is_ok() {
+            let over = if has_failed() {
+                self.state.cmpxchg(RESETTING, IDLE, Full).is_ok()
+            } else {
+                left == 0 && self.state.cmpxchg(RESETTING, GIVEN_UP, Full).is_ok()
+            };
+
+            if over {
                 return;
             }
         }
