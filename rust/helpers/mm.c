@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/kmemleak.h>
+
 __rust_helper unsigned int rust_helper_memalloc_noio_save(void)
 {
 	return memalloc_noio_save();
@@ -8,4 +10,9 @@ __rust_helper unsigned int rust_helper_memalloc_noio_save(void)
 __rust_helper void rust_helper_memalloc_noio_restore(unsigned int flags)
 {
 	memalloc_noio_restore(flags);
+}
+
+__rust_helper void rust_helper_kmemleak_ignore(const void *ptr)
+{
+	kmemleak_ignore(ptr);
 }

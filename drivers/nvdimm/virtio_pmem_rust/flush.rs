@@ -37,6 +37,7 @@ use crate::{
 use core::mem;
 use faults::Faults;
 use kernel::{
+    alloc::abandon::abandon,
     block::bio::BioList,
     device, new_condvar, new_spinlock_irq,
     nvdimm::{
@@ -284,7 +285,7 @@ impl Drop for State {
         // nevertheless. What it may write to must not become somebody else's memory.
         if self.engine.host_may_write() {
             for request in self.requests.iter_mut().filter_map(Option::take) {
-                KBox::leak(request);
+                abandon(request);
             }
         }
     }
