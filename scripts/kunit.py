@@ -15,6 +15,11 @@ import toolchain
 CONFIGS = ("drivers/nvdimm/virtio_pmem_rust/.kunitconfig", "tests/kunit/.kunitconfig")
 LIMIT = 300
 
+# What the kernel prints when it finds something wrong by itself. Not what it does at its own tests,
+# where some have timers on the stack, nor when it boots: kmemleak does not see all of UML's memory.
+COMPLAINT = re.compile(r"\bBUG: |WARNING: (?!lib/debugobjects\.c)|"
+                       r"ODEBUG: (?!object .* NOT annotated)|kmemleak: +comm \"(?!swapper)")
+
 
 def counts(text):
     """Return how many tests passed and failed by kunit.py's last line, or None."""
@@ -24,6 +29,25 @@ def counts(text):
     numbers = {name: int(value) for name, value in re.findall(r"(\w+): (\d+)", found[-1])}
     bad = sum(numbers.get(name, 0) for name in ("failed", "crashed", "errors"))
     return numbers.get("passed", 0), bad
+
+
+def command(tools, out, *, args=(), config=None, make=()):
+    """Return kunit.py's command line, with more for the kernel, its configuration and make."""
+    words = [
+        sys.executable, "tools/testing/kunit/kunit.py", "run", "--arch", "um",
+        "--build_dir", out, "--jobs", os.cpu_count(), "--timeout", LIMIT,
+    ]
+    # Time passes only while everybody sleeps: nobody waits for a timeout, and random tests can be
+    # repeated. KUnit must not count that time.
+    for word in ("time-travel=inf-cpu", "kunit.timeout=1000000", "kmemleak.verbose=1", *args):
+        words += ["--kernel_args", word]
+    for path in CONFIGS:
+        words += ["--kunitconfig", path]
+    if config:
+        words += ["--kconfig_add", config]
+    for word in (*toolchain.variables(tools), *make):
+        words += ["--make_options", word]
+    return words
 
 
 def run():
@@ -37,21 +61,11 @@ def run():
         out = settings.out("kunit")
         out.mkdir(parents=True, exist_ok=True)
         log = steps.log_path("kunit")
-        command = [
-            sys.executable, "tools/testing/kunit/kunit.py", "run", "--arch", "um",
-            "--build_dir", out, "--jobs", os.cpu_count(), "--timeout", LIMIT,
-            # Time passes only while everybody sleeps: nobody waits for a timeout, and random tests
-            # can be repeated. KUnit must not count that time.
-            "--kernel_args", "time-travel=inf-cpu", "--kernel_args", "kunit.timeout=1000000",
-        ]
-        for config in CONFIGS:
-            command += ["--kunitconfig", config]
-        for word in toolchain.variables(tools):
-            command += ["--make_options", word]
+        words = command(tools, out)
         with steps.step("kunit (UML)"):
             trouble = None
             try:
-                steps.run(command, log, cwd=kdir)
+                steps.run(words, log, cwd=kdir)
             except steps.Trouble as error:
                 trouble = error
     text = log.read_text(errors="replace")
@@ -60,6 +74,13 @@ def run():
         raise trouble or steps.Trouble(f"kunit.py did not say how many tests ran\n"
                                        f"{steps.tail(log)}")
     passed, failed = found
+    complaints = [line for line in (out / "test.log").read_text(errors="replace").splitlines()
+                  if COMPLAINT.search(line)]
+    if complaints:
+        failed += 1
+        for line in complaints[:20]:
+            steps.say(line)
+        steps.say(f"log: {out / 'test.log'}")
     if trouble:
         failed = max(failed, 1)
         for line in re.findall(r"^.*(?:\[FAILED\]|\[CRASHED\]|not ok).*$", text, re.M)[:20]:
