@@ -65,6 +65,11 @@ builds:
 kunit:
 	$(tool)check.py kunit
 
+#:   coverage    what the KUnit tests reach: lines and functions (minutes; with LONG=1 part of test)
+.PHONY: coverage
+coverage:
+	$(tool)coverage.py
+
 #:   boot-test   tests in guests (minutes)
 boot-test:
 	$(tool)check.py boot-test

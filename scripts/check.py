@@ -8,6 +8,7 @@ import sys
 import xml.etree.ElementTree
 
 import boot
+import coverage
 import kernel as kernels
 import kunit
 import packages
@@ -95,12 +96,16 @@ PARTS = {
     "boot-test": functools.partial(guests, "boot-test", "release"),
     "debug-test": functools.partial(guests, "debug-test", "debug"),
     "kunit": kunit.run,
+    "coverage": coverage.run,
 }
+
+# These take a build of their own, and are left out unless LONG=1.
+LONG = {"coverage"}
 
 
 def main():
     """Run the parts that the command line names, or all."""
-    names = sys.argv[1:] or list(PARTS)
+    names = sys.argv[1:] or [name for name in PARTS if name not in LONG or os.environ.get("LONG")]
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     passed = failed = 0
     for name in names:

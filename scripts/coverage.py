@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Measure which lines and functions of the driver and the abstractions the KUnit tests reach.
+
+The Rust code is compiled with LLVM's counters, runs under UML, and writes them to a file when it
+halts. There is no profiler runtime in a kernel, so its part is done here: the counters and what the
+compiler has noted about them become a profile that LLVM's tools understand.
+"""
+
+import hashlib
+import re
+import shutil
+import struct
+import sys
+import zlib
+from collections import defaultdict
+from pathlib import Path
+
+import graft
+import kernel_source
+import kunit
+import packages
+import settings
+import steps
+import toolchain
+
+# A function that is inlined into another crate has no counters of its own.
+FLAGS = ("-Cinstrument-coverage -Zno-profiler-runtime -Zinline-mir=no "
+         "-Zcross-crate-inline-threshold=never")
+# What is compiled with counters. Generic code becomes code in the tests of the documentation.
+OBJECTS = ("rust/kernel.o", "rust/doctests_kernel_generated.o",
+           "drivers/nvdimm/virtio_pmem_rust/virtio_pmem_rust_main.o")
+REASONS = settings.ROOT / "tests/kunit/uncovered"
+WANTED = 90  # percent of the lines
+
+
+def measured(tree):
+    """List the Rust files that are ours alone, without those that only tests use."""
+    return [name for name in sorted(tree.copied)
+            if name.endswith(".rs") and name.startswith(("drivers/", "rust/kernel/"))
+            and not name.endswith("/testing.rs")]
+
+
+def tests_begin(path):
+    """Return the number of the line at which a file's own tests begin."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.startswith("#[kunit_tests("):
+            return number
+    return sys.maxsize
+
+
+# The profile
+
+def sections(tool, vmlinux, names):
+    """Return the address and content of sections of a program."""
+    text = steps.output([f"{tool}llvm-readelf", "--wide", "--sections", vmlinux])
+    found = {}
+    data = Path(vmlinux).read_bytes()
+    for line in (text or "").splitlines():
+        match = re.match(r"\s*\[\s*\d+\]\s+(\S+)\s+\S+\s+([0-9a-f]+)\s+([0-9a-f]+)\s+([0-9a-f]+)",
+                         line)
+        if match and match[1] in names:
+            address, offset, size = (int(word, 16) for word in match.groups()[1:])
+            found[match[1]] = address, data[offset:offset + size]
+    missing = set(names) - set(found)
+    if missing:
+        raise steps.Trouble(f"{vmlinux} has no {', '.join(sorted(missing))}")
+    return found
+
+
+def varint(data, at):
+    """Read a number of LEB128; return it and where the next one begins."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7f) << shift
+        shift += 7
+        if not byte & 0x80:
+            return value, at
+
+
+def function_names(data):
+    """Return the names of functions by their hashes."""
+    names, at = {}, 0
+    while at < len(data):
+        if not data[at]:  # padding between objects
+            at += 1
+            continue
+        size, at = varint(data, at)
+        packed, at = varint(data, at)
+        text = data[at:at + (packed or size)]
+        at += packed or size
+        for name in (zlib.decompress(text) if packed else text).split(b"\1"):
+            names[hashlib.md5(name).digest()[:8]] = name.decode()
+    return names
+
+
+def profile(tool, vmlinux, counters):
+    """Return a profile as text: each function's name, hash and counters."""
+    found = sections(tool, vmlinux, ("__llvm_prf_data", "__llvm_prf_cnts", "__llvm_prf_names"))
+    start, data = found["__llvm_prf_data"]
+    counters_start, room = found["__llvm_prf_cnts"]
+    if len(counters) != len(room):
+        raise steps.Trouble(f"there are {len(counters)} bytes of counters, not {len(room)}")
+    names = function_names(found["__llvm_prf_names"][1])
+    record = struct.Struct("<8sQQQQQI3HxxI")
+    lines = []
+    for at in range(0, len(data), record.size):
+        name, known, relative, *_, number = record.unpack_from(data, at)[:7]
+        first = (start + at + relative - counters_start) % (1 << 64)
+        values = struct.unpack_from(f"<{number}Q", counters, first)
+        lines += [names[name], str(known), str(number), *map(str, values), ""]
+    return "\n".join(lines)
+
+
+# What was reached
+
+class Reached:
+    """How often the lines and functions of one file were run."""
+
+    def __init__(self):
+        self.lines = defaultdict(int)
+        self.functions = defaultdict(int)  # by first line
+        self.names = {}
+
+
+def parse(text, wanted):
+    """Read lcov's format; return what was reached, by file."""
+    found, lines, current = {}, {}, None
+    for line in text.splitlines():
+        kind, _, rest = line.partition(":")
+        if kind == "SF":
+            name = next((name for name in wanted if rest.endswith(name)), None)
+            current = found.setdefault(name, Reached()) if name else None
+            lines = {}
+        elif current is None:
+            continue
+        elif kind == "FN":
+            number, name = rest.split(",", 1)
+            lines[name] = int(number)
+            current.names[int(number)] = name
+        elif kind == "FNDA":
+            count, name = rest.split(",", 1)
+            current.functions[lines[name]] += int(count)
+        elif kind == "DA":
+            number, count = map(int, rest.split(",")[:2])
+            current.lines[number] += count
+    return found
+
+
+def readable(path, line):
+    """Return the name of the function that begins at a line of a file."""
+    prefix = ""
+    for text in reversed(path.read_text().splitlines()[:line]):
+        match = re.search(r"\bfn (\w+)", text)
+        if match:
+            return prefix + match[1]
+        prefix = "closure in "
+    return f"line {line}"
+
+
+def reasons():
+    """Return why functions are not covered, as {(file, function): reason}."""
+    found = {}
+    for line in REASONS.read_text().splitlines():
+        if line and not line.startswith("#"):
+            place, _, reason = line.partition(": ")
+            found[tuple(place.split(" ", 1))] = reason
+    return found
+
+
+def report(kdir, names, found):
+    """Print the table; return how many complaints there are."""
+    known, used, bad = reasons(), set(), 0
+    total = [0, 0, 0, 0]
+    print(f"{'lines':>16} {'functions':>16}")
+    for name in names:
+        reached = found.get(name, Reached())
+        end = tests_begin(kdir / name)
+        lines = [count for number, count in reached.lines.items() if number < end]
+        functions = {number: count for number, count in reached.functions.items() if number < end}
+        row = [sum(map(bool, lines)), len(lines),
+               sum(map(bool, functions.values())), len(functions)]
+        total = [a + b for a, b in zip(total, row, strict=True)]
+        print_row(row, name)
+        for number in sorted(number for number, count in functions.items() if not count):
+            place = (name, readable(kdir / name, number))
+            used.add(place)
+            reason = known.get(place)
+            bad += not reason
+            print(f"{'':34} not run: {place[1]}: {reason or 'no reason is given'}")
+    print_row(total, "in all")
+    for place in sorted(set(known) - used):
+        print(f"{REASONS.name}: {' '.join(place)} is covered, or does not exist")
+        bad += 1
+    if total[0] * 100 < WANTED * total[1]:
+        print(f"less than {WANTED} % of the lines")
+        bad += 1
+    return bad
+
+
+def print_row(row, name):
+    """Print one line of the table."""
+    words = [f"{part}/{whole} {part * 100 // whole if whole else 100:3} %"
+             for part, whole in (row[:2], row[2:])]
+    print(f"{words[0]:>16} {words[1]:>16}  {name}")
+
+
+def run():
+    """Build, run and report; return how many passed and how many failed."""
+    settings.arch()
+    kernel_source.given()  # a bad one is not worth waiting for
+    with steps.alone():
+        kdir = kernel_source.tree()
+        packages.need("build")
+        tools = toolchain.ready(kdir) | {"ARCH": "um"}
+        out, log = settings.out("coverage"), steps.log_path("coverage")
+        if not out.exists() and settings.out("kunit").exists():
+            # All but the Rust code is the same.
+            with steps.step("copy the KUnit build"):
+                shutil.copytree(settings.out("kunit"), out, symlinks=True)
+        out.mkdir(parents=True, exist_ok=True)
+        counters = out / "counters"
+        counters.unlink(missing_ok=True)
+        words = kunit.command(
+            tools, out, args=[f"coverage.file={counters}"], config="CONFIG_RUST_COVERAGE=y",
+            make=[f"RUSTFLAGS_{Path(name).name}={FLAGS}" for name in OBJECTS])
+        with steps.step("coverage (UML)"):
+            steps.run(words, log, cwd=kdir)
+        tool = tools["LLVM"] if tools["LLVM"].endswith("/") else ""
+        text, binary = out / "coverage.proftext", out / "coverage.profdata"
+        text.write_text(profile(tool, out / "vmlinux", counters.read_bytes()))
+        steps.run([f"{tool}llvm-profdata", "merge", "-o", binary, text], log, append=True)
+        objects = [word for name in OBJECTS for word in ("--object", out / name)][1:]
+        lcov = steps.output([f"{tool}llvm-cov", "export", "--format=lcov",
+                             f"--instr-profile={binary}", *objects])
+        if not lcov:
+            raise steps.Trouble("llvm-cov does not understand the profile")
+        (out / "coverage.lcov").write_text(lcov)
+        names = measured(graft.Tree(kdir))
+        bad = report(kdir, names, parse(lcov, names))
+    return (0, 1) if bad else (1, 0)
+
+
+def main():
+    """Report by exit status."""
+    passed, failed = run()
+    print(f"coverage: {passed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    steps.main(main)

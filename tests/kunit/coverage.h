@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _TESTS_KUNIT_COVERAGE_H
+#define _TESTS_KUNIT_COVERAGE_H
+
+#include <linux/compiler.h>
+
+/* Made by the linker, if there is anything that counts. */
+extern const char __start___llvm_prf_cnts[] __weak;
+extern const char __stop___llvm_prf_cnts[] __weak;
+
+#endif
