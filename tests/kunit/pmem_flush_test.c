@@ -6,19 +6,25 @@
 static void good_day(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
-	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer;
+	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer, *flusher;
 	struct fake_request *request = pmem_take(pmem);
 
 	pmem_waits(sleeper);
 	pmem_answer(pmem, request, 0);
 	pmem_ends(sleeper, 0);
 
+	flusher = pmem_flusher(pmem);
+	request = pmem_take(pmem);
+	pmem_waits(flusher);
+	pmem_answer(pmem, request, 0);
+	pmem_ends(flusher, 0);
+
 	writer = pmem_writer(pmem);
 	request = pmem_take(pmem);
 	pmem_waits(writer);
 	pmem_answer(pmem, request, 0);
 	pmem_ends(writer, 0);
-	/* A bio is completed where it can be in the way of nobody. */
+	/* What follows on data can be a lot: it is completed where it is in the way of nobody. */
 	KUNIT_EXPECT_TRUE(test, writer->by_worker);
 
 	pmem_unplug(pmem);
@@ -89,7 +95,7 @@ static void bad_status(struct kunit *test)
 {
 	const u32 *status = test->param_value;
 	struct pmem *pmem = pmem_plugged(test);
-	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer;
+	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer, *flusher;
 	struct fake_request *request = pmem_take(pmem);
 
 	writer = pmem_writer(pmem);
@@ -101,6 +107,11 @@ static void bad_status(struct kunit *test)
 	request = pmem_take(pmem);
 	pmem_answer(pmem, request, *status);
 	pmem_ends(writer, -EIO);
+
+	flusher = pmem_flusher(pmem);
+	request = pmem_take(pmem);
+	pmem_answer(pmem, request, *status);
+	pmem_ends(flusher, -EIO);
 
 	/* and the next flush is as good as any. */
 	pmem_works(pmem);

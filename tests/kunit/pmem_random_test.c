@@ -156,10 +156,17 @@ static void someone_calls(struct life *life)
 	if (!life->pmem->region || life->callers == MOST_CALLERS)
 		return;
 	life->callers++;
-	if (one_in(life, 2))
+	switch (below(life, 3)) {
+	case 0:
 		pmem_sleeper(life->pmem);
-	else
+		break;
+	case 1:
 		pmem_writer(life->pmem);
+		break;
+	default:
+		pmem_flusher(life->pmem);
+		break;
+	}
 }
 
 static void power_changes(struct life *life)

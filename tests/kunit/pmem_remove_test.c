@@ -39,6 +39,7 @@ static void bios_alone(struct kunit *test)
 	struct pmem_caller *first = pmem_writer(pmem);
 	struct fake_request *request = pmem_take(pmem);
 	struct pmem_caller *second = pmem_writer(pmem);
+	struct pmem_caller *third = pmem_flusher(pmem);
 	struct pmem_action *unplug = pmem_begin(pmem, pmem_do_unplug);
 
 	pmem_waits(second);
@@ -47,6 +48,7 @@ static void bios_alone(struct kunit *test)
 	pmem_end(unplug);
 	pmem_ends(first, 0);
 	pmem_ends(second, 0);
+	pmem_ends(third, 0);
 }
 
 static void last_flush_fails(struct kunit *test)
@@ -115,7 +117,8 @@ static void surprise(struct kunit *test)
 	struct pmem_caller *callers[32];
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(callers); i++)
-		callers[i] = i % 2 ? pmem_writer(pmem) : pmem_sleeper(pmem);
+		callers[i] = i % 3 == 0 ? pmem_sleeper(pmem) :
+			     i % 3 == 1 ? pmem_writer(pmem) : pmem_flusher(pmem);
 	fake_virtio_break(pmem->fake);
 	pmem_end_alone(pmem_begin(pmem, pmem_do_unplug));
 	for (unsigned int i = 0; i < ARRAY_SIZE(callers); i++)

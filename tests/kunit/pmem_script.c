@@ -89,12 +89,12 @@ static void pmem_end_io(struct bio *bio)
 	pmem_ended(container_of(bio, struct pmem_caller, bio), blk_status_to_errno(bio->bi_status));
 }
 
-struct pmem_caller *pmem_writer(struct pmem *pmem)
+static struct pmem_caller *pmem_bio(struct pmem *pmem, blk_opf_t opf)
 {
 	struct pmem_caller *caller = pmem_caller(pmem);
 	int result;
 
-	bio_init(&caller->bio, NULL, NULL, 0, REQ_OP_WRITE | REQ_FUA);
+	bio_init(&caller->bio, NULL, NULL, 0, opf);
 	caller->bio.bi_end_io = pmem_end_io;
 
 	/* What pmem_submit_bio() does at its end. */
@@ -105,6 +105,16 @@ struct pmem_caller *pmem_writer(struct pmem *pmem)
 		bio_endio(&caller->bio);
 	}
 	return caller;
+}
+
+struct pmem_caller *pmem_writer(struct pmem *pmem)
+{
+	return pmem_bio(pmem, REQ_OP_WRITE | REQ_FUA);
+}
+
+struct pmem_caller *pmem_flusher(struct pmem *pmem)
+{
+	return pmem_bio(pmem, REQ_OP_WRITE | REQ_PREFLUSH);
 }
 
 void pmem_ends(struct pmem_caller *caller, int result)
@@ -223,11 +233,14 @@ void pmem_works(struct pmem *pmem)
 {
 	struct pmem_caller *sleeper = pmem_sleeper(pmem);
 	struct pmem_caller *writer = pmem_writer(pmem);
+	struct pmem_caller *flusher = pmem_flusher(pmem);
 
 	pmem_serve(pmem, sleeper);
 	pmem_serve(pmem, writer);
+	pmem_serve(pmem, flusher);
 	pmem_ends(sleeper, 0);
 	pmem_ends(writer, 0);
+	pmem_ends(flusher, 0);
 }
 
 /* What happens besides. */

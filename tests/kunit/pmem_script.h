@@ -40,11 +40,11 @@ struct pmem {
 	unsigned int ended;	/* how many callers have ended */
 };
 
-/* Who asks for a flush: a thread that sleeps until it is done, or a bio with REQ_FUA. */
+/* Who asks for a flush: a thread that sleeps until it is done, a bio with FUA, or one without. */
 struct pmem_caller {
 	struct pmem *pmem;
 	struct list_head list;
-	struct task_struct *task;	/* the sleeper's; NULL for a writer */
+	struct task_struct *task;	/* the sleeper's; NULL for a bio */
 	struct bio bio;
 	u64 arrived;
 	bool called, done;
@@ -79,6 +79,7 @@ struct nd_region *pmem_find_region(struct pmem *pmem);
 /* A caller arrives. It has joined, or has been refused, when these return. */
 struct pmem_caller *pmem_sleeper(struct pmem *pmem);
 struct pmem_caller *pmem_writer(struct pmem *pmem);
+struct pmem_caller *pmem_flusher(struct pmem *pmem);
 
 /* The caller ends, now or soon, with this error or 0. */
 void pmem_ends(struct pmem_caller *caller, int result);
