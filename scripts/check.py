@@ -84,8 +84,10 @@ def guests(part, kernel):
     """Run the tests that boot guests, those that are for this kernel."""
     built = kernels.ready(kernel)
     # Guests wait more than they compute; those that tests share are shared within a module.
+    # See guest.py on what QEMU's emulation does to about one guest in fifty.
     return pytest(part, settings.TESTS / "boot", f"--built={built.out}",
-                  "-n", str(min(os.cpu_count(), 4)), "--dist=loadscope")
+                  "-n", str(min(os.cpu_count(), 4)), "--dist=loadscope",
+                  "--reruns=2", "--only-rerun=stale breakpoint")
 
 
 PARTS = {

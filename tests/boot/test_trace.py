@@ -30,6 +30,7 @@ class Batch:
 def load(disk):
     """Return commands that bring both kinds of callers, alone and many at a time."""
     return f"""
+        echo 1 >$(readlink -f /sys/block/{disk}/device)/../deep_flush
         xfs_io -c fsync /dev/{disk}
         {aio(disk, "128k", depth=8)} >/dev/null
         fio --name=sync --filename=/dev/{disk} --numjobs=8 --size=64k --offset_increment=64k \\
