@@ -102,7 +102,7 @@ PARTS = {
 }
 
 # These take a build of their own, and are left out unless LONG=1.
-LONG = {"coverage"}
+LONG = {"debug-test", "coverage"}
 
 
 def main():
