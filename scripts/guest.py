@@ -113,28 +113,13 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     # Life
 
     def __enter__(self):
-        for tries_left in (2, 1, 0):
-            self.start()
-            try:
-                self.wait_ready()
-            except BaseException as error:
-                self.close()
-                if not (tries_left and isinstance(error, GuestError) and self.was_emulated_badly()):
-                    raise
-                steps.say(f"{self.name}: the emulator was at fault, starting again")
-            else:
-                break
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
         return self
-
-    def was_emulated_badly(self):
-        """Tell whether QEMU has let a processor run code that was there before.
-
-        The kernel patches its code under a breakpoint, and takes it away when no processor can be
-        in it any more. TCG may have translated it at that moment, and then goes into it later.
-        With two processors that ends about one in fifty boots.
-        """
-        return (accel.choose(self.kernel) == "tcg"
-                and re.search(r"Oops: int3", self.console()) is not None)
 
     def __exit__(self, *_):
         self.close()
