@@ -15,9 +15,10 @@ import settings
 import steps
 import toolchain
 
-# Said of every difference that has new files, and no message.
+# Said of every difference that has new files, and no message; and of the root Kconfig, which has to
+# name another one.
 IGNORED = ("FILE_PATH_CHANGES,COMMIT_MESSAGE,EMAIL_SUBJECT,DIFF_IN_COMMIT_MSG,"
-           "BAD_COMMIT_SEPARATOR")
+           "BAD_COMMIT_SEPARATOR,EMBEDDED_FILENAME")
 
 
 def ours(suffix, shebang=None):
