@@ -6,9 +6,9 @@
 //! stores are durable, and those that leave a bio to be completed then. Both join the engine's next
 //! batch under the one lock, which also protects the virtqueue. Whoever finds nothing in flight
 //! sends the flush itself; the queue's callback ends the batch that was answered and sends the next
-//! one at once. Sleepers are woken there, and bios that are nothing but a flush are completed: there
-//! is somebody who sleeps behind them, too. Bios with FUA are completed in order by a work item on
-//! the device's ordered queue, which can make progress under memory pressure: what follows on their
+//! one at once. Sleepers are woken there, and bios that are nothing but a flush are completed, as
+//! somebody sleeps behind them, too. Bios with FUA are completed in order by a work item on the
+//! device's ordered queue, which can make progress under memory pressure: what follows on their
 //! data can be a lot. Nothing is allocated on the way.
 
 mod faults;
