@@ -152,7 +152,10 @@ def machine(request, shared):
     before, failed = len(shared.trouble()), request.session.testsfailed
     yield shared
     shared.host.plan("pass")
-    trouble = shared.trouble()[before:]
-    if trouble or request.session.testsfailed > failed:
-        shared.close()
-    assert trouble == []
+    good = False
+    try:
+        shared.check(before)
+        good = request.session.testsfailed == failed
+    finally:
+        if not good:
+            shared.close()
