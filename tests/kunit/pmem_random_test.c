@@ -121,8 +121,10 @@ static void host_misbehaves(struct life *life)
 	case 1:
 		/*
 		 * Nobody could tell the second answer to a flush from the first one to the next, so
-		 * what may be answered by this is not answered again.
+		 * what may be answered by this is not answered again, and all that was used before
+		 * has been seen.
 		 */
+		fake_virtio_interrupt(fake, 0);
 		while (pmem_try_take(life->pmem))
 			;
 		life->count = 0;
