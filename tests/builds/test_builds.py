@@ -12,6 +12,8 @@ from variants import BUILT_IN, COMMON, VARIANTS, Variant
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+import debian  # noqa: E402
+
 import config  # noqa: E402
 import kernel_source  # noqa: E402
 import settings  # noqa: E402
@@ -22,7 +24,7 @@ FOLDER = settings.BUILD / "builds"
 LONG = settings.get("LONG") == "1"
 
 # Kconfig alone takes seconds for each, a build minutes.
-FEW = ("module", "built-in", "arm64")
+FEW = ("module", "built-in", "arm64", "debian")
 
 
 class Build:
@@ -30,19 +32,28 @@ class Build:
     that it shares."""
 
     def __init__(self, source, folder, variant):
-        kdir, tools = source
+        self.kdir, tools = source
         tools = tools | {"ARCH": variant.arch} | dict(variant.tools)
         self.variant = variant
         self.out = FOLDER / folder
         self.out.mkdir(parents=True, exist_ok=True)
         self.log = steps.log_path(f"build-{folder}")
-        self.make = ["make", "-C", kdir, f"O={self.out}", f"-j{os.cpu_count()}",
+        self.make = ["make", "-C", self.kdir, f"O={self.out}", f"-j{os.cpu_count()}",
                      *toolchain.variables({name: tools[name] for name in tools if tools[name]})]
 
     def configure(self):
         """Write the configuration; return what was asked for and what came out."""
-        steps.run([*self.make, "tinyconfig"], self.log)
-        wanted = config.options(COMMON) | config.options(self.variant.text)
+        wanted = config.options(self.variant.text)
+        if self.variant.debian:
+            version = ".".join(map(str, kernel_source.version(self.kdir)[:2]))
+            text = debian.configuration(version)
+            if text is None:
+                pytest.skip(f"Debian has no configuration of Linux {version}")
+            (self.out / ".config").write_text(text, encoding="utf-8")
+            self.log.write_bytes(b"")
+        else:
+            steps.run([*self.make, "tinyconfig"], self.log)
+            wanted = config.options(COMMON) | wanted
         with open(self.out / ".config", "a", encoding="utf-8") as file:
             for name, value in wanted.items():
                 file.write(f"# {name} is not set\n" if value == "n" else f"{name}={value}\n")
@@ -84,7 +95,8 @@ def test_can_be_built(source, name):
     """The whole kernel is built and linked, and nothing of ours gives a warning."""
     build = Build(source, name, VARIANTS[name])
     assert config.refused(*build.configure()) == []
-    steps.run([*build.make, "vmlinux", "modules"], build.log, append=True)
+    targets = ["vmlinux"] if VARIANTS[name].debian else ["vmlinux", "modules"]
+    steps.run([*build.make, *targets], build.log, append=True)
     said = build.log.read_text(errors="replace")
     assert re.findall(r"^.*(?:virtio_pmem|rust/).*warning.*|^warning: .*", said, re.M) == []
     shutil.rmtree(build.out)

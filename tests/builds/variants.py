@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The kernels that users may have: configurations beside those of the guests.
 
-Each is tinyconfig, COMMON and a few lines of its own. Whatever a line asks for must come out so.
+Each is tinyconfig, COMMON and a few lines of its own; or Debian's configuration and these lines.
+Whatever a line asks for must come out so.
 """
 
 import dataclasses
@@ -37,10 +38,12 @@ class Variant:
     text   its lines of configuration, beside COMMON
     arch   its architecture, as kbuild calls it
     tools  variables of make that differ from the project's own
+    debian whether Debian's configuration is the base; of its thousands of modules none is built
     """
     text: str
     arch: str = "x86_64"
     tools: tuple = ()
+    debian: bool = False
 
 
 def off(*names):
@@ -59,4 +62,6 @@ VARIANTS = {
     "realtime": Variant(MODULE + ALL + "CONFIG_EXPERT=y\nCONFIG_PREEMPT_RT=y\n"),
     "gcc": Variant(MODULE + ALL, tools=(("LLVM", ""), ("CC", "gcc"))),
     "arm64": Variant(MODULE + ALL + "CONFIG_CMDLINE=\"\"\n", arch="arm64"),
+    # Debian's libnvdimm is a module, which the kernel crate cannot call.
+    "debian": Variant(BUILT_IN + "CONFIG_LIBNVDIMM=y\nCONFIG_DEBUG_INFO_NONE=y\n", debian=True),
 }
