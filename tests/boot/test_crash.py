@@ -162,7 +162,7 @@ class Crashes:
                             f"{writers.first} &")
         machine.sh(f"mkdir -p {' '.join(folders)}; sync")
         machine.later("load", "\n".join([". /tmp/names", *commands, "wait"]))
-        self.counters.wait(goals, timeout=60)
+        self.counters.wait(goals, timeout=60 * machine.patience)
         time.sleep(self.random.uniform(0, 2))
         # Writers tell only of errors.
         assert machine.sh("cat /tmp/load.out") == ""

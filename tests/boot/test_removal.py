@@ -57,7 +57,7 @@ def test_busy_file_system(machine, fs, way):
     Of ext4 only files count that were told of before the removal. At its end the core shuts the
     file system down, and there ext4 may tell an fsync of success though its transaction has just
     been aborted: jbd2_complete_transaction() takes one that is over for one that was committed.
-    (Seen on virtio-blk, with ext4's shutdown ioctl and these writers, in one of three attempts.)
+    (Seen on virtio-blk, with ext4's shutdown ioctl and these writers, in one of four attempts.)
     """
     make, check = FILE_SYSTEMS[fs]
     device = machine.device()
