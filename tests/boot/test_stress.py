@@ -11,6 +11,8 @@ import time
 import pytest
 from machine import MIB, aio
 
+from guest import GIB
+
 # In seconds.
 DURATION = 3600 if os.environ.get("LONG") else 30
 
@@ -85,7 +87,8 @@ class Stress:
 @pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
 def test_stress(boot, seed):
     """Whatever is done to the device in whatever order, it comes back, and nobody hangs."""
-    with boot(uart=True, timeout=DURATION + 900, sizes=(64 * MIB,)) as machine:
+    # An image of a debug kernel's memory needs as much again.
+    with boot(uart=True, timeout=DURATION + 900, sizes=(64 * MIB,), memory=2 * GIB) as machine:
         machine.sh("""
             echo 1 >/sys/module/suspend/parameters/pm_test_delay
             echo 1 >/sys/module/hibernate/parameters/pm_test_delay
