@@ -90,14 +90,15 @@ def guests(part, kernel):
                   "--reruns=2", "--only-rerun=stale breakpoint")
 
 
+# The quick ones first.
 PARTS = {
     "model": model,
     "scripts": scripts,
     "builds": builds,
+    "kunit": kunit.run,
     "boot": boot.run,
     "boot-test": functools.partial(guests, "boot-test", "release"),
     "debug-test": functools.partial(guests, "debug-test", "debug"),
-    "kunit": kunit.run,
     "coverage": coverage.run,
 }
 

@@ -5,8 +5,8 @@ import pytest
 from machine import DRIVERS, MIB, aio, dsync, shared_by_rust
 from test_unbind import FILE_SYSTEMS, own_errors
 
-# Large enough for XFS.
-MACHINE = {"sizes": (512 * MIB,)}
+# Large enough for XFS. A hung host's time limit is longer than any test would wait.
+MACHINE = {"sizes": (512 * MIB,), "append": "virtio_pmem_rust.timeout=1000"}
 
 pytestmark = pytest.mark.on_debug
 
@@ -80,7 +80,7 @@ def test_busy_file_system(machine, fs, way):
     for writer in range(WRITERS):
         assert not machine.done(f"writer{writer}"), "failed by the attempt to unload the module"
     machine.sh("cat /tmp/dirty >/mnt/dirty; cat /tmp/told[0-9]* >/tmp/told-before")
-    assert remove(machine, device, way) < 30
+    remove(machine, device, way)
     for writer in range(WRITERS):
         assert machine.join(f"writer{writer}")[0] == 0
     counting = "/tmp/told-before" if fs == "ext4" else "/tmp/told[0-9]*"
@@ -150,8 +150,8 @@ def test_surprise(machine, host):
         machine.sh("sleep 0.5")
         ended = machine.host.ended()
     port.hide()
-    # This takes no time limit of the driver's, which is 30 seconds.
-    assert machine.remove(device) < 20
+    # It is not the driver's time limit that ends them.
+    machine.remove(device)
     for name in names:
         machine.join(name)
     if host == "hangs":
