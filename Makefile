@@ -65,7 +65,7 @@ builds:
 kunit:
 	$(tool)check.py kunit
 
-#:   coverage    what the KUnit tests reach: lines and functions (minutes; with LONG=1 part of test)
+#:   coverage    what the KUnit tests reach: lines and functions (minutes)
 .PHONY: coverage
 coverage:
 	$(tool)coverage.py

@@ -80,35 +80,39 @@ def builds():
     return pytest("builds", settings.TESTS / "builds")
 
 
-def guests(part, kernel):
+def guests(part, kernel, *options):
     """Run the tests that boot guests, those that are for this kernel."""
     built = kernels.ready(kernel)
     # Guests wait more than they compute; those that tests share are shared within a module.
     # See guest.py on what QEMU's emulation does to about one guest in fifty.
     return pytest(part, settings.TESTS / "boot", f"--built={built.out}",
                   "-n", str(min(os.cpu_count(), 4)), "--dist=loadscope",
-                  "--reruns=2", "--only-rerun=stale breakpoint")
+                  "--reruns=2", "--only-rerun=stale breakpoint", *options)
 
 
-# The quick ones first.
 PARTS = {
     "model": model,
     "scripts": scripts,
     "builds": builds,
     "kunit": kunit.run,
+    "coverage": coverage.run,
     "boot": boot.run,
     "boot-test": functools.partial(guests, "boot-test", "release"),
+    "only-debug": functools.partial(guests, "only-debug", "debug", "-m", "only_debug"),
     "debug-test": functools.partial(guests, "debug-test", "debug"),
-    "coverage": coverage.run,
 }
 
-# These take a build of their own, and are left out unless LONG=1.
-LONG = {"debug-test", "coverage"}
+
+def wanted():
+    """List the parts that are run if none is named, the quick ones first."""
+    # The former is a part of the latter, which takes long.
+    out = "only-debug" if settings.get("LONG") else "debug-test"
+    return [name for name in PARTS if name != out]
 
 
 def main():
     """Run the parts that the command line names, or all."""
-    names = sys.argv[1:] or [name for name in PARTS if name not in LONG or os.environ.get("LONG")]
+    names = sys.argv[1:] or wanted()
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     passed = failed = 0
     for name in names:
