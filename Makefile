@@ -68,7 +68,7 @@ kunit:
 #:   coverage    what the KUnit tests reach: lines and functions (minutes)
 .PHONY: coverage
 coverage:
-	$(tool)coverage.py
+	$(tool)check.py coverage
 
 #:   boot-test   tests in guests (minutes)
 boot-test:

@@ -87,14 +87,3 @@ def run():
             steps.say(line)
         steps.say(f"log: {log}")
     return passed, failed
-
-
-def main():
-    """Report by exit status."""
-    passed, failed = run()
-    print(f"kunit: {passed} passed, {failed} failed", flush=True)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    steps.main(main)

@@ -38,11 +38,6 @@ def aio(disk, size, depth=4, more=""):
             f"{more}")
 
 
-def patience(kernel):
-    """Return how much longer things may take on this kernel than on the release kernel."""
-    return 4 if kernel.name == "debug" else 1
-
-
 @dataclasses.dataclass(frozen=True)
 class Device:
     """A virtio-pmem device as the guest names it."""
@@ -69,7 +64,7 @@ class Machine(Guest):
                  append="", timeout=None, **more):
         self.host = host
         self.ready = ready
-        self.patience = host.patience = patience(kernel)
+        self.patience = host.patience = 4 if kernel.name == "debug" else 1
         disks = [Disk(folder / f"pmem{index}", size, options) for index, size in enumerate(sizes)]
         # A busy host is no fault of the guest.
         append = f"rcupdate.rcu_cpu_stall_timeout=120 printk.devkmsg=on {append}"

@@ -28,7 +28,7 @@ def results(text):
 @pytest.mark.parametrize("driver", ["rust", pytest.param("c", marks=pytest.mark.long)])
 def test_contract(boot, driver):
     """Every test of every suite passes."""
-    with boot(driver=driver, timeout=600, append=f"memmap={SIZE:#x}${START:#x}") as machine:
+    with boot(driver=driver, append=f"memmap={SIZE:#x}${START:#x}") as machine:
         disk = machine.disk(machine.device())
         # Each test makes devices, and nobody has to be told of them by a process.
         machine.sh(f"""
@@ -37,7 +37,7 @@ def test_contract(boot, driver):
         """)
         for suite, count in SUITES.items():
             folder = f"/sys/kernel/debug/kunit/{suite}"
-            text = machine.sh(f"echo 1 >{folder}/run; cat {folder}/results", timeout=240)
+            text = machine.sh(f"echo 1 >{folder}/run; cat {folder}/results", timeout=60)
             found = results(text)
             assert len(found) == count, text
             assert all(found.values()), text

@@ -123,14 +123,14 @@ def start_load(machine, raw, mounted=None):
     before = machine.host.begun()
     for name, script in scripts.items():
         machine.later(name, script)
-    machine.host.wait_begun(before + 50, 120)
+    machine.host.wait_begun(before + 50)
     return list(scripts)
 
 
 def wait_served(machine, disk, count=100):
     """Wait until so many more flushes of a disk were answered."""
     goal = machine.host.ended(disk) + count
-    machine.host.wait(functools.partial(machine.host.ended, disk), goal, 200)
+    machine.host.wait(functools.partial(machine.host.ended, disk), goal, 50)
 
 
 def check_written(machine, path, index, skip=0):
@@ -151,7 +151,7 @@ def test_rust(boot):
             wait_served(machine, disk)
         failed, stacks = disarm(machine)
         for name in names:
-            status, output = machine.join(name, 200)
+            status, output = machine.join(name, 50)
             assert status == 0, output
         assert [stack for stack in stacks if is_drivers(stack)] == []
         assert failed <= len(stacks), "somebody's stack is not known"
@@ -187,4 +187,4 @@ def test_c(boot):
         failed, stacks = disarm(machine)
         assert failed > 0
         assert any("pmem_flush" in stack and is_drivers(stack) for stack in stacks)
-        assert all(machine.join(name, 200)[0] != 0 for name in names)
+        assert all(machine.join(name, 50)[0] != 0 for name in names)

@@ -80,7 +80,7 @@ def test_busy_file_system(machine, fs, way):
     for writer in range(WRITERS):
         assert not machine.done(f"writer{writer}"), "failed by the attempt to unload the module"
     machine.sh("cat /tmp/dirty >/mnt/dirty; cat /tmp/told[0-9]* >/tmp/told-before")
-    remove(machine, device, way)
+    assert remove(machine, device, way) < 30 * machine.patience
     for writer in range(WRITERS):
         assert machine.join(f"writer{writer}")[0] == 0
     counting = "/tmp/told-before" if fs == "ext4" else "/tmp/told[0-9]*"
@@ -151,7 +151,7 @@ def test_surprise(machine, host):
         ended = machine.host.ended()
     port.hide()
     # It is not the driver's time limit that ends them.
-    machine.remove(device)
+    assert machine.remove(device) < 20 * machine.patience
     for name in names:
         machine.join(name)
     if host == "hangs":
