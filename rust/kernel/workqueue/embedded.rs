@@ -5,10 +5,19 @@
 use super::WorkQueue;
 use crate::{
     prelude::*,
-    sync::LockClassKey,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        LockClassKey, //
+    },
     types::Opaque, //
 };
-use core::ops::Deref;
+use core::{
+    ops::Deref,
+    ptr, //
+};
 
 /// Creates an initialiser for an [`Embedded`] work item, with a lock class of its own.
 ///
@@ -30,8 +39,8 @@ pub use new_embedded_work;
 pub trait EmbeddedWork: Send + Sync + Sized + 'static {
     /// Does the work.
     ///
-    /// Runs in process context on the queue on which it was queued, and never twice at the same
-    /// time. It may queue itself again.
+    /// Runs on the queue on which it was queued, in process context unless that is one of the BH
+    /// queues, and never twice at the same time. It may queue itself again.
     fn run(this: Pin<&Embedded<Self>>);
 }
 
@@ -60,8 +69,9 @@ pub trait EmbeddedWork: Send + Sync + Sized + 'static {
 ///
 /// # Invariants
 ///
-/// `work` is an initialised `struct work_struct`, its function is `run_work::<T>`, and it is only
-/// queued while `self` is pinned and has not been dropped.
+/// - `work` is an initialised `struct work_struct`, its function is `run_work::<T>`, and it is only
+///   queued while `self` is pinned and has not been dropped.
+/// - `work` is only queued on `queue`, which does not change once it is not null.
 ///
 /// # Examples
 ///
@@ -111,6 +121,8 @@ pub trait EmbeddedWork: Send + Sync + Sized + 'static {
 pub struct Embedded<T: EmbeddedWork> {
     #[pin]
     work: Opaque<bindings::work_struct>,
+    // Only compared.
+    queue: Atomic<*mut bindings::workqueue_struct>,
     #[pin]
     inner: T,
 }
@@ -128,7 +140,7 @@ impl<T: EmbeddedWork> Embedded<T> {
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self, E> {
-        // INVARIANT: `work` is initialised with `run_work::<T>` and not queued.
+        // INVARIANT: `work` is initialised with `run_work::<T>` and not queued, so `queue` is null.
         try_pin_init!(Self {
             work <- Opaque::try_ffi_init(|slot| {
                 // SAFETY: `slot` is valid for writing, `name` and `key` live for ever, and
@@ -145,6 +157,7 @@ impl<T: EmbeddedWork> Embedded<T> {
                 };
                 Ok::<(), E>(())
             }),
+            queue: Atomic::new(ptr::null_mut()),
             inner <- inner,
         }? E)
     }
@@ -162,11 +175,23 @@ impl<T: EmbeddedWork> Embedded<T> {
     /// is running, it is queued to run again. Either way [`EmbeddedWork::run`] will see all that
     /// the caller did before.
     ///
+    /// It must always be the same queue: two of them would run the work item at the same time, and
+    /// whoever waits for it would wait for one of these runs. Another queue than the first is
+    /// refused with a warning, and nothing is queued.
+    ///
     /// # Context
     ///
     /// Any context.
     #[inline]
     pub fn enqueue(&self, queue: &impl WorkQueue) -> bool {
+        let queue = queue.as_raw();
+
+        if !self.is_own(queue) {
+            pr_warn!("driver bug: a work item is queued on a second queue\n");
+            return false;
+        }
+
+        // INVARIANT: Checked above.
         // SAFETY: `queue` is valid while it is borrowed, and its destructor waits for what is
         // queued. By the type invariant, the work item is initialised. It stays valid until it is
         // off the queue and no longer runs, because `Self` is only ever created pinned and its
@@ -174,10 +199,24 @@ impl<T: EmbeddedWork> Embedded<T> {
         unsafe {
             bindings::queue_work_on(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
-                queue.as_raw(),
+                queue,
                 self.work.get(),
             )
         }
+    }
+
+    /// Whether `queue` is the work item's own, which the first one becomes. Any context.
+    #[inline]
+    fn is_own(&self, queue: *mut bindings::workqueue_struct) -> bool {
+        let mut own = self.queue.load(Relaxed);
+
+        if own.is_null() {
+            own = match self.queue.cmpxchg(own, queue, Relaxed) {
+                Ok(_) => queue,
+                Err(first) => first,
+            };
+        }
+        own == queue
     }
 
     /// Waits until the work item has run, if it is queued or running.
@@ -284,10 +323,6 @@ mod tests {
     };
     use crate::{
         sync::{
-            atomic::{
-                Atomic,
-                Relaxed, //
-            },
             Arc,
             Completion, //
         },
@@ -421,10 +456,26 @@ mod tests {
         assert!(first && !second && !third);
         assert_eq!(notes.finished.load(Relaxed), 1);
 
-        // It can be queued again, and another queue will do.
-        assert!(work.enqueue(crate::workqueue::system_unbound()));
+        // It can be queued again.
+        assert!(work.enqueue(&queue));
         work.flush();
         assert_eq!(notes.finished.load(Relaxed), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn second_queue_is_refused() -> Result {
+        let notes = Notes::new()?;
+        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let work = embedded(&notes, None)?;
+
+        work.enqueue(&queue);
+        notes.first.wait_for_completion();
+        assert!(!work.enqueue(crate::workqueue::system_unbound()));
+        drop(work);
+
+        assert_eq!(notes.started.load(Relaxed), 1);
+        assert_eq!(notes.dangling.load(Relaxed), 0);
         Ok(())
     }
 
