@@ -171,7 +171,7 @@ impl Device<Bound> {
     /// Marks all queues broken: from now on nothing can be added to them and nothing is taken from
     /// them. No callback is invoked for that; who waits must be woken by the driver.
     ///
-    /// Atomic context is fine; takes the device's list lock with interrupts off.
+    /// Not for interrupt context: takes a lock of the device's that is held with interrupts on.
     pub fn break_device(&self) {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::virtio_break_device(self.as_raw()) }

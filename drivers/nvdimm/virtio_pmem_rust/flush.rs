@@ -481,13 +481,9 @@ impl Flush {
             return;
         };
 
-        // Deletes the queue at the end of this function, as that may sleep.
-        let mut unused = queue.close();
-
-        self.update(|state| {
-            let mut complaint = None;
-
-            for request in unused.by_ref() {
+        // There is one at most.
+        for request in queue.close() {
+            self.update(|state| {
                 let response = request.response().get();
 
                 state.requests[state.posted] = Some(request);
@@ -495,10 +491,14 @@ impl Flush {
                 if response != UNANSWERED && state.engine.expects_answer() {
                     let answered = state.engine.answered(Answer::judge(RESPONSE_LEN, response));
 
-                    complaint = state.answered(answered).or(complaint);
+                    ((), state.answered(answered))
+                } else {
+                    ((), None)
                 }
-            }
+            });
+        }
 
+        self.update(|state| {
             let State {
                 engine, requests, ..
             } = state;
@@ -509,7 +509,7 @@ impl Flush {
                     .is_some_and(|request| request.response().get() != UNANSWERED)
             });
             state.out_of_step = false;
-            ((), complaint)
+            ((), None)
         });
     }
 

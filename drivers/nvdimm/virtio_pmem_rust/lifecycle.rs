@@ -2,9 +2,12 @@
 
 //! What happens to a device besides flushing: start and stop, recovery, and a host that hangs.
 
-use crate::flush::{
-    timeout_ms,
-    Flush, //
+use crate::{
+    flush::{
+        timeout_ms,
+        Flush, //
+    },
+    VirtioPmem, //
 };
 use kernel::{
     alloc::scope::NoIo,
@@ -181,7 +184,7 @@ impl EmbeddedWork for Recover {
         // Whoever has the device locked may be waiting for the flush that this is to bring about,
         // so do not wait for the lock. If that is remove, it closes the flush path or gives it up.
         let vdev = loop {
-            if let Some(vdev) = this.vdev.try_lock() {
+            if let Some(vdev) = this.vdev.try_lock::<VirtioPmem>() {
                 break vdev;
             }
             if this.flush.is_closed() {

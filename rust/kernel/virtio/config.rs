@@ -66,7 +66,14 @@ pub struct Field<T: ConfigInt> {
 
 impl<T: ConfigInt> Field<T> {
     /// The field at `offset` bytes from the start of the device-specific configuration.
+    ///
+    /// # Panics
+    ///
+    /// If it is not within the first 256 bytes, the least that every transport maps; in a `const`,
+    /// that is an error of the compiler's.
     pub const fn at(offset: usize) -> Self {
+        assert!(offset <= 256 - size_of::<T>());
+
         Self {
             offset: offset as u32,
             _ty: PhantomData,
@@ -81,7 +88,8 @@ impl<T: ConfigInt> Field<T> {
 
 /// Access to a bound device's configuration space.
 ///
-/// All accesses may sleep.
+/// All accesses may sleep. A field that is not in the device's configuration space is a bug, of
+/// the driver's or of the device's; the PCI transport panics.
 ///
 /// # Invariants
 ///
@@ -127,8 +135,8 @@ impl<'a> Config<'a> {
     pub fn read<T: ConfigInt>(&self, field: Field<T>) -> T {
         let mut raw = T::default();
 
-        // SAFETY: The device is valid and has a `get` by the type invariant; `raw` is writable for
-        // the size of `T`, and any bit pattern is a valid integer.
+        // SAFETY: The device is valid and has a `get` by the type invariant; `field` is within what
+        // is mapped; `raw` is writable for the size of `T`, and any bit pattern is a valid integer.
         unsafe {
             bindings::virtio_cread_many(
                 self.dev.as_raw(),
@@ -151,7 +159,8 @@ impl<'a> Config<'a> {
         let set = self.dev.ops().set.ok_or(EOPNOTSUPP)?;
         let raw = value.to_le();
 
-        // SAFETY: The device is valid, `raw` is readable for the size of `T`.
+        // SAFETY: The device is valid, `raw` is readable for the size of `T`, and `field` is within
+        // what is mapped.
         unsafe {
             set(
                 self.dev.as_raw(),

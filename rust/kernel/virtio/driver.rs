@@ -99,7 +99,9 @@ macro_rules! module_virtio_driver {
 }
 
 /// A device whose features are being negotiated: what [`Driver::validate`] gets.
-pub struct Negotiation<'a>(&'a Device<Core<'a>>);
+///
+/// It is not in the [`Core`] context, since queues may not be found yet.
+pub struct Negotiation<'a>(&'a Device<Bound>);
 
 impl Negotiation<'_> {
     /// Withdraws `feature`, whether or not the driver's table lists it; the ring's and transport's
@@ -111,8 +113,8 @@ impl Negotiation<'_> {
     }
 }
 
-impl<'a> Deref for Negotiation<'a> {
-    type Target = Device<Core<'a>>;
+impl Deref for Negotiation<'_> {
+    type Target = Device<Bound>;
 
     fn deref(&self) -> &Self::Target {
         self.0
@@ -121,8 +123,8 @@ impl<'a> Deref for Negotiation<'a> {
 
 /// A virtio driver.
 ///
-/// All callbacks but [`config_changed`](Self::config_changed) may sleep and run with the device's
-/// lock held, so they exclude each other.
+/// All callbacks but [`config_changed`](Self::config_changed) may sleep and exclude each other.
+/// They run with the device's lock held, except [`reset_done`](Self::reset_done).
 ///
 /// Queues that the driver still owns after [`remove`](Self::remove) or a failed
 /// [`probe`](Self::probe) are closed by the bus: no buffer stays with the device.
@@ -195,8 +197,9 @@ pub trait Driver {
 
     /// The device's configuration or status has changed.
     ///
-    /// Called in interrupt context with the device's configuration lock held: configuration space
-    /// and status can be read only later, from a work item.
+    /// Called in interrupt context with the device's configuration lock held, possibly while
+    /// another callback runs: configuration space and status can be read only later, from a work
+    /// item.
     fn config_changed<'bound>(vdev: &'bound Device<Bound>, data: Pin<&Self::Data<'bound>>) {
         let _ = (vdev, data);
     }
@@ -214,7 +217,9 @@ pub trait Driver {
         Err(EOPNOTSUPP)
     }
 
-    /// The transport is to be reset, e.g. by a PCI function reset. The queues must be dropped.
+    /// The transport is to be reset, e.g. by a PCI function reset. The queues must be dropped. PCI
+    /// resets the device even if this fails, and then does not call
+    /// [`reset_done`](Self::reset_done).
     fn reset_prepare<'bound>(
         vdev: &'bound Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
@@ -224,6 +229,8 @@ pub trait Driver {
     }
 
     /// The transport was reset, the features are negotiated again: find the queues.
+    ///
+    /// Without the device's lock, which an unbind that waits for this may hold.
     fn reset_done<'bound>(
         vdev: &'bound Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
@@ -259,6 +266,9 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         name: &'static CStr,
         module: &'static ThisModule,
     ) -> Result {
+        // An unbind waits for the end of a reset of which the driver was told.
+        const { assert!(T::HAS_RESET_PREPARE == T::HAS_RESET_DONE) };
+
         let vdrv = vdrv.get();
 
         // SAFETY: It is safe to set the fields of `struct virtio_driver` on initialization.
@@ -324,23 +334,41 @@ impl<T: Driver> Adapter<T> {
         unsafe { &*vdev.cast() }
     }
 
+    /// Whether the device has the data of `T`: probe has finished and remove has not begun.
+    ///
+    /// It stays so as long as whoever asks excludes remove, and is not so before nor after.
+    pub(super) fn has_data(vdev: &Device) -> bool {
+        let dev = vdev.as_ref().as_raw();
+
+        // SAFETY: The device is valid.
+        let (driver, data) = unsafe { ((*dev).driver, bindings::dev_get_drvdata(dev)) };
+
+        if driver.is_null() || data.is_null() {
+            return false;
+        }
+
+        // Drivers in C keep data there, too.
+        //
+        // SAFETY: A device on the virtio bus is bound to a `struct virtio_driver`, which stays as
+        // long as the device is bound.
+        let probe =
+            unsafe { (*crate::container_of!(driver, bindings::virtio_driver, driver)).probe };
+        let own: unsafe extern "C" fn(*mut bindings::virtio_device) -> c_int = Self::probe_callback;
+
+        probe.is_some_and(|probe| core::ptr::fn_addr_eq(probe, own))
+    }
+
     /// The driver's data, or [`None`] if probe has not finished or remove has begun.
     ///
     /// # Safety
     ///
-    /// The device is bound to `T`'s driver or to none, and the data is not dropped as long as the
-    /// returned reference is used.
+    /// The data is not dropped as long as the returned reference is used.
     unsafe fn data<'a>(vdev: &'a Device<CoreInternal<'_>>) -> Option<Pin<&'a T::Data<'a>>> {
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
-        // SAFETY: The device is valid.
-        if unsafe { bindings::dev_get_drvdata(dev.as_raw()) }.is_null() {
-            return None;
-        }
-
-        // SAFETY: What is not null was stored by `set_drvdata()` in `probe_callback()`, as
-        // `T::Data`, and stays by the safety requirements.
-        Some(unsafe { dev.drvdata_borrow::<T::Data<'a>>() })
+        // SAFETY: If the device has data of `T`, it was stored by `set_drvdata()` in
+        // `probe_callback()`, and stays by the safety requirements.
+        Self::has_data(vdev).then(|| unsafe { dev.drvdata_borrow::<T::Data<'a>>() })
     }
 
     extern "C" fn validate_callback(vdev: *mut bindings::virtio_device) -> c_int {
@@ -363,26 +391,33 @@ impl<T: Driver> Adapter<T> {
         })
     }
 
-    extern "C" fn remove_callback(vdev: *mut bindings::virtio_device) {
+    extern "C" fn remove_callback(raw: *mut bindings::virtio_device) {
         // SAFETY: Called by the virtio bus.
-        let vdev = unsafe { Self::device(vdev) };
+        let vdev = unsafe { Self::device(raw) };
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
         if let Some(gate) = ResetGate::of(vdev) {
             gate.wait(|| Self::reset_has_failed(vdev));
         }
 
+        // The bus did so, but the end of a reset or of a suspend enables them again.
+        //
+        // SAFETY: The device is valid. This waits for a callback that is running.
+        unsafe { bindings::virtio_config_driver_disable(raw) };
+
         // The bus checks after this callback that the device was reset, so the data cannot wait
         // for the driver core, which would drop it only then.
         //
         // SAFETY: The bus calls this after a successful `probe_callback()`, which stored `T::Data`.
-        // No callback of the bus is running: all but `config_changed` hold the device's lock, and
-        // that one was disabled before.
+        // No callback of the bus is running: all but `config_changed` hold the device's lock or the
+        // gate, and that one was disabled just now.
         if let Some(data) = unsafe { dev.drvdata_obtain::<T::Data<'_>>() } {
             T::remove(vdev, data);
         }
 
         virtqueue::release(vdev);
+        // SAFETY: The device is valid. Without data, a change is not told.
+        unsafe { bindings::virtio_config_driver_enable(raw) };
     }
 
     extern "C" fn scan_callback(vdev: *mut bindings::virtio_device) {
@@ -399,8 +434,8 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: Called by the virtio bus.
         let vdev = unsafe { Self::device(vdev) };
 
-        // SAFETY: Called with the configuration lock held, and only between the end of probe and
-        // the begin of remove, both of which take that lock.
+        // SAFETY: Called with the configuration lock held and callbacks enabled; remove disables
+        // them under that lock before it drops the data.
         if let Some(data) = unsafe { Self::data(vdev) } {
             T::config_changed(vdev, data);
         }
@@ -462,7 +497,7 @@ impl<T: Driver> Adapter<T> {
         status.contains(Status::FAILED) && !status.contains(Status::DRIVER_OK) && !failed_before
     }
 
-    /// Calls `f` with the driver's data; a device without (removed meanwhile) is [`ENODEV`].
+    /// Calls `f` with the driver's data; a device without (unbound meanwhile) is [`ENODEV`].
     fn with_data(
         vdev: *mut bindings::virtio_device,
         f: impl for<'a> FnOnce(&'a Device<Core<'_>>, Pin<&T::Data<'a>>) -> Result,

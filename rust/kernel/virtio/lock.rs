@@ -2,7 +2,12 @@
 
 //! The lock of a virtio device, for what a driver does outside the bus' callbacks.
 
-use super::Device;
+use super::{
+    reset::ResetGate,
+    Adapter,
+    Device,
+    Driver, //
+};
 use crate::{
     bindings,
     device::Core,
@@ -15,8 +20,9 @@ use core::{
 
 /// A device that is locked and bound to a driver: it stays so until this is dropped.
 ///
-/// The bus calls probe, remove, freeze, restore and the reset callbacks with the same lock held, so
-/// this excludes them all and gives what they give, a device in the [`Core`] context.
+/// This excludes the bus' callbacks and gives what they give, a device in the [`Core`] context:
+/// they are called with the same lock held, but [`Driver::reset_done`], and before that a device
+/// is not locked from the end of [`Driver::reset_prepare`] on.
 #[must_use = "the device is unlocked when this is dropped"]
 pub struct Locked<'a> {
     dev: &'a Device<Core<'a>>,
@@ -24,7 +30,8 @@ pub struct Locked<'a> {
 }
 
 impl Device {
-    /// Locks the device, if nobody has it locked and a driver has finished binding to it.
+    /// Locks the device, if nobody has it locked, driver `T` has finished binding to it, and it is
+    /// not being reset by its transport.
     ///
     /// Does not sleep: whoever holds the lock may be waiting for the caller. May not be called in
     /// interrupt context.
@@ -38,13 +45,13 @@ impl Device {
     /// };
     ///
     /// /// Returns [`None`] if that cannot be told now.
-    /// fn needs_reset(vdev: &virtio::Device) -> Option<bool> {
-    ///     let vdev = vdev.try_lock()?;
+    /// fn needs_reset<T: virtio::Driver>(vdev: &virtio::Device) -> Option<bool> {
+    ///     let vdev = vdev.try_lock::<T>()?;
     ///
     ///     Some(vdev.status().contains(Status::NEEDS_RESET))
     /// }
     /// ```
-    pub fn try_lock(&self) -> Option<Locked<'_>> {
+    pub fn try_lock<T: Driver>(&self) -> Option<Locked<'_>> {
         // SAFETY: The device is valid.
         if !unsafe { bindings::virtio_device_trylock(self.as_raw()) } {
             return None;
@@ -52,16 +59,15 @@ impl Device {
 
         let locked = Locked {
             // CAST: `Device` is a transparent wrapper, whatever its context.
-            // SAFETY: The reference is used only after the check below, that the context holds.
+            // SAFETY: The reference is used only after the checks below, that the context holds.
             dev: unsafe { &*core::ptr::from_ref(self).cast() },
             _not_send: PhantomData,
         };
 
-        // Drivers' data is published at the end of probe, and withdrawn when remove begins.
-        //
-        // SAFETY: The device is valid.
-        let data = unsafe { bindings::dev_get_drvdata(self.as_ref().as_raw()) };
-        (!data.is_null()).then_some(locked)
+        let usable = Adapter::<T>::has_data(self)
+            && ResetGate::of(&locked).is_none_or(|gate| gate.is_idle());
+
+        usable.then_some(locked)
     }
 }
 

@@ -81,7 +81,7 @@ impl ResetGate {
     pub(super) fn wait(&self, has_failed: impl Fn() -> bool) {
         let mut left = PATIENCE;
 
-        while self.state.load(Acquire) != IDLE {
+        while !self.is_idle() {
             let ended = self
                 .ended
                 .wait_for_completion_timeout(msecs_to_jiffies(GLANCE));
@@ -102,6 +102,11 @@ impl ResetGate {
                 return;
             }
         }
+    }
+
+    /// Whether no reset is under way. It stays so as long as the device's lock is held.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state.load(Acquire) == IDLE
     }
 
     /// Whether [`wait`](Self::wait) has not seen the end of a reset.

@@ -20,20 +20,14 @@ use crate::{
     alloc::Flags,
     bindings,
     device::{
-        Bound,
-        CoreInternal,
-        DeviceContext, //
+        Core,
+        CoreInternal, //
     },
     error::to_result,
     new_mutex,
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::{
-            Atomic,
-            Full,
-            Relaxed, //
-        },
         Arc,
         Mutex, //
     },
@@ -65,32 +59,45 @@ pub trait Handler: Send + Sync + 'static {
 #[pin_data]
 struct Queues {
     vdev: ARef<Device>,
-    /// How many [`Virtqueue`]s there still are.
-    live: Atomic<usize>,
-    /// The driver was unbound while a [`Virtqueue`] was left: its ring stays, broken, for ever.
-    orphaned: Atomic<bool>,
-    /// Whether the device was stopped; the lock makes who comes second wait.
+    // The lock makes who comes second wait: for the device to be stopped, for the queues to be
+    // deleted.
     #[pin]
-    quiesced: Mutex<bool>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// How many [`Virtqueue`]s there still are.
+    live: usize,
+    /// The device was stopped.
+    quiesced: bool,
+    /// The driver was unbound while a [`Virtqueue`] was left: its ring stays, broken, for ever.
+    orphaned: bool,
 }
 
 impl Queues {
     /// Stops the device: nothing can be added, no callback runs, memory is the driver's again.
     fn quiesce(&self) {
-        let mut quiesced = self.quiesced.lock();
+        let mut state = self.state.lock();
 
-        if !*quiesced {
+        if !state.quiesced {
             quiesce(&self.vdev);
-            *quiesced = true;
+            state.quiesced = true;
         }
     }
 }
 
-/// What `virtio_device.priv` points to while the driver is bound and has found queues.
+/// What `virtio_device.priv` points to from when the driver finds queues until it is unbound.
+///
+/// Who finds queues changes `found`, and may do so while somebody looks at `gate`.
 struct Slot {
+    gate: Arc<ResetGate>,
+    found: Option<Found>,
+}
+
+/// What queues were found with.
+struct Found {
     handler: Arc<dyn Handler>,
     queues: Arc<Queues>,
-    gate: Arc<ResetGate>,
 }
 
 /// The callback of every queue. Hard interrupt context.
@@ -98,20 +105,22 @@ extern "C" fn used_callback(vq: *mut bindings::virtqueue) {
     // SAFETY: The virtio core calls back with a valid virtqueue of a valid device.
     let (vdev, index) = unsafe { ((*vq).vdev, (*vq).index) };
 
-    // SAFETY: `find_vqs` stored the slot before the queues existed. It is replaced only when there
-    // are none, and freed by `release()` only after the callbacks have ended.
-    let slot = unsafe { &*(*vdev).priv_.cast::<Slot>() };
+    // SAFETY: `find_vqs` stored this before the queues existed. It is replaced only when there are
+    // none, and taken away by `release()` only after the callbacks have ended.
+    let found = unsafe { &(*(*vdev).priv_.cast::<Slot>()).found };
 
-    slot.handler.used(index as usize);
+    if let Some(found) = found {
+        found.handler.used(index as usize);
+    }
 }
 
 /// Breaks the queues, waits for callbacks and resets the device. May sleep.
 ///
-/// To be called while a driver is bound, once per set of queues: `Queues::quiesced` says so.
+/// To be called while a driver is bound, once per set of queues: `State::quiesced` says so.
 /// [`release`] sees to the first, also for queues whose owners live on.
 fn quiesce(vdev: &Device) {
-    // SAFETY: The device is valid. Resetting is serialized with probe and remove, since queues are
-    // found and dropped by the driver's callbacks, or quiesced in `release`.
+    // SAFETY: The device is valid. There is one set of queues at a time, and `release` waits for
+    // who stops the last one, so no other driver's queues are hit.
     unsafe {
         bindings::virtio_break_device(vdev.as_raw());
         // PCI waits for callbacks on reset, MMIO does not.
@@ -132,12 +141,10 @@ pub(super) fn prepare(vdev: &Device<CoreInternal<'_>>) {
 pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
     let raw = vdev.as_raw();
 
-    // SAFETY: The device is valid and `priv` is owned by this module.
-    let slot = NonNull::new(unsafe { (*raw).priv_ }.cast::<Slot>());
+    let slot = vdev.slot();
 
-    if let Some(slot) = slot {
-        // SAFETY: What `priv` points to is valid until it is freed below.
-        unsafe { slot.as_ref() }.queues.quiesce();
+    if let Some(found) = vdev.found() {
+        found.queues.quiesce();
     }
     if !vdev.status().is_reset() {
         quiesce(vdev);
@@ -145,23 +152,30 @@ pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
 
     let Some(slot) = slot else { return };
 
+    // SAFETY: The slot is valid. Callbacks have ended, so nobody else looks at this field.
+    let found = unsafe { (*slot.as_ptr()).found.take() };
+
+    // A reset that was given up may still come to its end, and then looks for the gate.
+    //
     // SAFETY: As above.
-    if unsafe { slot.as_ref() }.gate.is_given_up() {
-        // The reset may still come to its end, and then looks for the gate.
-        return;
+    if !unsafe { (*slot.as_ptr()).gate.is_given_up() } {
+        // SAFETY: The device is valid and `priv` is owned by this module. Nobody else looks for it.
+        unsafe { (*raw).priv_ = ptr::null_mut() };
+        // SAFETY: The slot was stored by `find_vqs` from a `KBox`, and is no longer reachable.
+        drop(unsafe { KBox::from_raw(slot.as_ptr()) });
     }
 
-    // SAFETY: As above. Callbacks have ended, so nobody else looks at it.
-    unsafe { (*raw).priv_ = ptr::null_mut() };
-    // SAFETY: The slot was stored by `find_vqs` from a `KBox`, and is no longer reachable.
-    let slot = unsafe { KBox::from_raw(slot.as_ptr()) };
-    let queues = slot.queues.clone();
+    let Some(Found { handler, queues }) = found else {
+        return;
+    };
 
-    // This may be the handler's last reference, and the queues may be in it.
-    drop(slot);
+    // This may be its last reference, and the queues may be in it.
+    drop(handler);
 
-    if queues.live.load(Relaxed) != 0 {
-        queues.orphaned.store(true, Relaxed);
+    let mut state = queues.state.lock();
+    if state.live != 0 {
+        state.orphaned = true;
+        unlink_queues(vdev);
         dev_warn!(
             vdev.as_ref(),
             "driver bug: a virtqueue is left after unbind, its ring is leaked\n"
@@ -169,27 +183,46 @@ pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
     }
 }
 
-impl ResetGate {
-    /// The gate of a device, if its driver has found queues. Only for the bus' callbacks, or where
-    /// queues may be found.
-    pub(super) fn of<Ctx: DeviceContext>(vdev: &Device<Ctx>) -> Option<Arc<Self>> {
-        // SAFETY: The device is valid, and `priv` is owned by this module. It changes only in
-        // `find_vqs`, which the driver's callbacks serialize, and in `release()`, after them; the
-        // end of a reset, which holds no lock, is awaited before, or the slot is left for it.
-        let slot = unsafe { (*vdev.as_raw()).priv_.cast::<Slot>().as_ref() };
+/// Takes the queues that are left out of reach of the core and of the next driver, which would
+/// revive them, or delete them under their owner.
+fn unlink_queues(vdev: &Device<CoreInternal<'_>>) {
+    let raw = vdev.as_raw();
 
-        slot.map(|slot| slot.gate.clone())
+    // SAFETY: The device is valid, and the lock, which is not taken in interrupts, is its list's.
+    // Every entry is a virtqueue that is not deleted, so its links are valid. It is left linked
+    // with itself.
+    unsafe {
+        let head = &raw mut (*raw).vqs;
+
+        bindings::spin_lock(&raw mut (*raw).vqs_list_lock);
+        while !ptr::eq((*head).next, head) {
+            let entry = (*head).next;
+
+            (*head).next = (*entry).next;
+            (*(*entry).next).prev = head;
+            (*entry).next = entry;
+            (*entry).prev = entry;
+        }
+        bindings::spin_unlock(&raw mut (*raw).vqs_list_lock);
     }
 }
 
-impl Device<Bound> {
+impl ResetGate {
+    /// The gate of a device, if its driver has found queues.
+    pub(super) fn of(vdev: &Device<Core<'_>>) -> Option<Arc<Self>> {
+        // SAFETY: The slot is valid, and this field never changes.
+        vdev.slot()
+            .map(|slot| unsafe { (*slot.as_ptr()).gate.clone() })
+    }
+}
+
+impl Device<Core<'_>> {
     /// Finds the device's queues, one for each of `names`, in the order of the device type's
     /// specification. `handler` is called when the device has used buffers of any of them.
     ///
     /// The device does nothing with the queues before [`ready`](Device::ready).
     ///
-    /// May sleep. To be called in probe, restore or reset_done, or where the driver itself excludes
-    /// these.
+    /// May sleep.
     ///
     /// # Errors
     ///
@@ -200,7 +233,7 @@ impl Device<Bound> {
     ///
     /// ```
     /// use kernel::{
-    ///     device::Bound,
+    ///     device::Core,
     ///     new_spinlock_irq,
     ///     sync::{
     ///         Arc,
@@ -231,7 +264,7 @@ impl Device<Bound> {
     ///     }
     /// }
     ///
-    /// fn start(vdev: &virtio::Device<Bound>, state: Arc<State>) -> Result {
+    /// fn start(vdev: &virtio::Device<Core<'_>>, state: Arc<State>) -> Result {
     ///     let [mut queue] = vdev.find_vqs(state.clone(), [c"requests"])?;
     ///     let request = KBox::new(Command::new(Le32::new(0), Le32::new(!0)), GFP_KERNEL)?;
     ///
@@ -261,11 +294,23 @@ impl Device<Bound> {
         &self,
         names: [&'static CStr; N],
     ) -> Result<[Virtqueue<B>; N]> {
-        // SAFETY: The device is valid, and `priv` is owned by this module. It is changed only here
-        // and in `release()`, which does not run while the device is bound.
-        let slot = unsafe { (*self.as_raw()).priv_.cast::<Slot>().as_ref() };
+        self.find_with(self.found().ok_or(EINVAL)?.handler.clone(), names)
+    }
 
-        self.find_with(slot.ok_or(EINVAL)?.handler.clone(), names)
+    /// Returns the slot, if queues were found since the driver was bound.
+    fn slot(&self) -> Option<NonNull<Slot>> {
+        // SAFETY: The device is valid, and `priv` is owned by this module. It changes only in the
+        // core context: when queues are found for the first time, and in `release()`. That waits
+        // for the end of a reset, which holds no lock, or leaves the slot for it.
+        NonNull::new(unsafe { (*self.as_raw()).priv_ }.cast::<Slot>())
+    }
+
+    /// Returns what queues were found with the last time. Not for who only holds the device's lock:
+    /// it changes at the end of a reset. Not to be used when queues have been found again.
+    fn found(&self) -> Option<&Found> {
+        // SAFETY: The slot is valid as long as the driver is bound. This field is changed by
+        // `find_with` and `release()` only, which the core context serializes.
+        unsafe { (*self.slot()?.as_ptr()).found.as_ref() }
     }
 
     fn find_with<B: Buffer, const N: usize>(
@@ -277,40 +322,43 @@ impl Device<Bound> {
 
         let raw = self.as_raw();
 
-        // SAFETY: The device is valid. The list changes only in `find_vqs` and `del_vqs`, which the
-        // driver's callbacks serialize.
-        if unsafe { !ptr::eq((*raw).vqs.next, &raw const (*raw).vqs) } {
+        // Whoever deletes queues holds this lock until they are deleted.
+        if self
+            .found()
+            .is_some_and(|old| old.queues.state.lock().live != 0)
+        {
             return Err(EBUSY);
         }
 
         let queues = Arc::pin_init(
             pin_init!(Queues {
                 vdev: self.into(),
-                live: Atomic::new(N),
-                orphaned: Atomic::new(false),
-                quiesced <- new_mutex!(false, "Queues::quiesced"),
+                state <- new_mutex!(
+                    State {
+                        live: 0,
+                        quiesced: false,
+                        orphaned: false,
+                    },
+                    "Queues::state"
+                ),
             }),
             GFP_KERNEL,
         )?;
-        // The gate is the device's, not that of the queues.
-        let gate = match ResetGate::of(self) {
-            Some(gate) => gate,
-            None => ResetGate::new()?,
-        };
-        let slot = KBox::new(
-            Slot {
-                handler,
-                queues: queues.clone(),
-                gate,
-            },
-            GFP_KERNEL,
-        )?;
+        let found = Some(Found {
+            handler,
+            queues: queues.clone(),
+        });
 
-        // SAFETY: `priv` is owned by this module. There are no queues, so nobody uses the old slot.
-        let old = unsafe { ptr::replace(&raw mut (*raw).priv_, KBox::into_raw(slot).cast()) };
-        if !old.is_null() {
-            // SAFETY: It was stored here from a `KBox` and replaced just now.
-            drop(unsafe { KBox::from_raw(old.cast::<Slot>()) });
+        if let Some(slot) = self.slot() {
+            // SAFETY: The slot is valid. There are no queues, so no callback looks at this field,
+            // and nobody else does.
+            unsafe { (*slot.as_ptr()).found = found };
+        } else {
+            let gate = ResetGate::new()?;
+            let slot = KBox::new(Slot { gate, found }, GFP_KERNEL)?;
+
+            // SAFETY: The device is valid and `priv` is owned by this module.
+            unsafe { (*raw).priv_ = KBox::into_raw(slot).cast() };
         }
 
         let mut vqs = [ptr::null_mut(); N];
@@ -325,6 +373,7 @@ impl Device<Bound> {
             bindings::virtio_find_vqs(raw, N as u32, vqs.as_mut_ptr(), info.as_mut_ptr())
         })?;
 
+        queues.state.lock().live = N;
         Ok(vqs.map(|vq| Virtqueue {
             // SAFETY: No name was null, so on success every queue was found.
             vq: unsafe { NonNull::new_unchecked(vq) },
@@ -341,7 +390,7 @@ impl Device<Bound> {
 ///
 /// # Invariants
 ///
-/// - `vq` is valid until `queues.live` drops to zero, or for ever if that comes after unbind.
+/// - `vq` is valid until `live` of `queues` drops to zero, or for ever if they are orphaned.
 /// - Every token in the queue is from `B::into_raw`.
 pub struct Virtqueue<B: Buffer> {
     vq: NonNull<bindings::virtqueue>,
@@ -497,8 +546,15 @@ impl<B: Buffer> Virtqueue<B> {
         unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) }
     }
 
-    /// Takes back a buffer that the device has not used. The device must be quiesced.
+    /// Takes back a buffer that the device has not used. The device must be quiesced. May sleep.
     fn detach_unused(&mut self) -> Option<B> {
+        let state = self.queues.state.lock();
+
+        if state.orphaned {
+            // They can only be unmapped as long as the device is there.
+            return None;
+        }
+
         // SAFETY: The queue is valid and quiesced, so the device does not use its buffers.
         let token = unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
 
@@ -520,12 +576,16 @@ impl<B: Buffer> Drop for Virtqueue<B> {
         self.queues.quiesce();
         while self.detach_unused().is_some() {}
 
-        if self.queues.live.fetch_sub(1, Full) == 1 && !self.queues.orphaned.load(Relaxed) {
+        let mut state = self.queues.state.lock();
+
+        state.live -= 1;
+        if state.live == 0 && !state.orphaned {
             let vdev = &self.queues.vdev;
 
             if let Some(del_vqs) = vdev.ops().del_vqs {
                 // SAFETY: The device is valid and quiesced; this was the last of its queues, and
-                // `live` reaches zero once.
+                // `live` reaches zero once. Neither unbinding nor finding queues again goes on
+                // before the lock is released.
                 unsafe { del_vqs(vdev.as_raw()) };
             }
         }
@@ -534,7 +594,7 @@ impl<B: Buffer> Drop for Virtqueue<B> {
 
 /// The buffers that the device had not used when its queue was [closed](Virtqueue::close).
 ///
-/// Dropping it drops the buffers that are left and may sleep.
+/// Dropping it drops the buffers that are left. That and taking them may sleep.
 // The queue within is quiesced.
 pub struct Unused<B: Buffer>(Virtqueue<B>);
 
