@@ -84,6 +84,39 @@ static void resume_never_comes(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
+/* The time that callers wait counts from when they come, not from some tick before. */
+static void resume_comes_just_in_time(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper;
+
+	KUNIT_EXPECT_EQ(test, 0, pmem_freeze(pmem));
+	msleep(29 * MSEC_PER_SEC);
+	sleeper = pmem_sleeper(pmem);
+	msleep(29 * MSEC_PER_SEC);
+	pmem_waits(sleeper);
+	KUNIT_EXPECT_EQ(test, 0, pmem_restore(pmem));
+	pmem_serve(pmem, sleeper);
+	pmem_ends(sleeper, 0);
+	pmem_unplug(pmem);
+}
+
+/* The first resume failed before the driver was told, the second does not come. */
+static void frozen_again(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper;
+
+	KUNIT_EXPECT_EQ(test, 0, pmem_freeze(pmem));
+	pmem->fake->fail[FAKE_FINALIZE] = -ENOMEM;
+	KUNIT_EXPECT_EQ(test, -ENOMEM, pmem_restore(pmem));
+	pmem->fake->fail[FAKE_FINALIZE] = 0;
+	KUNIT_EXPECT_EQ(test, 0, pmem_freeze(pmem));
+	sleeper = pmem_sleeper(pmem);
+	pmem_ends(sleeper, -EIO);
+	pmem_unplug(pmem);
+}
+
 static void resume_fails(struct kunit *test)
 {
 	static const enum fake_op steps[] = { FAKE_FINALIZE, FAKE_FIND_VQS };
@@ -295,6 +328,26 @@ static void two_stale_answers(struct kunit *test)
 	/* A driver may find that too much. But if it says that all is well, it is. */
 	pmem_ends(early, early->result ? -EIO : 0);
 	pmem_ends(late, late->result ? -EIO : 0);
+	pmem_unplug(pmem);
+}
+
+/*
+ * Both come under one interrupt. A host with EVENT_IDX then gives none for the real answer, as the
+ * driver has not taken the answer before that.
+ */
+static void two_stale_answers_at_once(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *caller = pmem_sleeper(pmem);
+	struct fake_request *first = lose_a_flush(pmem);
+	struct fake_request *second = lose_a_flush(pmem);
+	struct fake_request *third = pmem_take(pmem);
+
+	pmem_answer_silently(pmem, second, 0);
+	pmem_answer(pmem, first, 0);
+	pmem_answer_silently(pmem, third, 0);
+	pmem_serve(pmem, caller);
+	pmem_ends(caller, caller->result ? -EIO : 0);
 	pmem_unplug(pmem);
 }
 
@@ -625,11 +678,32 @@ static void shutdown_does_not_hang(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
+/* What would have been recovered stays down. */
+static void no_recovery_after_shutdown(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_action *shutdown;
+	struct fake_request *lost, *again;
+
+	pmem_sleeper(pmem);
+	lost = lose_a_flush(pmem);
+	again = pmem_take(pmem);
+	pmem_answer(pmem, lost, 0);
+	shutdown = pmem_begin(pmem, do_shutdown);
+	pmem_answer(pmem, again, 0);
+	pmem_end_alone(shutdown);
+	msleep(100);
+	KUNIT_EXPECT_EQ(test, 0, pmem->fake->status);
+	pmem_unplug(pmem);
+}
+
 static struct kunit_case pmem_reset_cases[] = {
 	KUNIT_CASE(answers_while_freezing),
 	KUNIT_CASE(callers_wait_for_resume),
 	KUNIT_CASE(freeze_is_refused_without_answer),
 	KUNIT_CASE(resume_never_comes),
+	KUNIT_CASE(resume_comes_just_in_time),
+	KUNIT_CASE(frozen_again),
 	KUNIT_CASE(resume_fails),
 	KUNIT_CASE(unplugged_while_frozen),
 	KUNIT_CASE(function_reset),
@@ -641,6 +715,7 @@ static struct kunit_case pmem_reset_cases[] = {
 	KUNIT_CASE(stale_answer_to_idle),
 	KUNIT_CASE(stale_answer_to_others),
 	KUNIT_CASE(two_stale_answers),
+	KUNIT_CASE(two_stale_answers_at_once),
 	KUNIT_CASE(stale_answer_to_next_driver),
 	KUNIT_CASE(answered_twice),
 	KUNIT_CASE(needs_reset_idle),
@@ -657,6 +732,7 @@ static struct kunit_case pmem_reset_cases[] = {
 	KUNIT_CASE(unplugged_during_recovery),
 	KUNIT_CASE(shutdown_waits_for_the_answer),
 	KUNIT_CASE(shutdown_does_not_hang),
+	KUNIT_CASE(no_recovery_after_shutdown),
 	{}
 };
 

@@ -96,7 +96,7 @@ struct State {
     flushed: BioList,
     /// The ring is out of step with the host: the device has to be recovered.
     out_of_step: bool,
-    /// No caller comes any more, and none is waited for.
+    /// The device is on its way out, and not worth a recovery.
     closed: bool,
     /// Memory ran short: the work item is to send the flush.
     starved: bool,
@@ -104,6 +104,8 @@ struct State {
     answers: u64,
     /// What `answers` was when the watchdog last looked.
     checked: u64,
+    /// How often in a row it saw somebody wait and no answer.
+    silent: u32,
     /// The number of `stats.flushes` is that of the batch in flight.
     stats: Stats,
     /// When the flush in flight was sent.
@@ -143,6 +145,7 @@ impl State {
             starved: false,
             answers: 0,
             checked: 0,
+            silent: 0,
             stats: Stats::default(),
             sent: Instant::now(),
         })
@@ -398,8 +401,16 @@ pub(crate) struct Flush {
 }
 
 /// The time that a host may take without progress, in milliseconds.
-pub(crate) fn timeout_ms() -> u32 {
+fn timeout_ms() -> u32 {
     crate::timeout_secs().saturating_mul(1000)
+}
+
+/// How often the watchdog looks during that time.
+const LOOKS: u32 = 4;
+
+/// The time between two of the watchdog's looks.
+pub(crate) fn watch_interval() -> Delta {
+    Delta::from_millis((timeout_ms() / LOOKS).into())
 }
 
 impl Flush {
@@ -528,7 +539,12 @@ impl Flush {
         self.shared.state.lock().queue.is_some()
     }
 
-    /// Whether [`close`](Self::close) was called. Any context.
+    /// The device is to be shut down, and must stay so. Any context.
+    pub(crate) fn retire(&self) {
+        self.shared.state.lock().closed = true;
+    }
+
+    /// Whether [`close`](Self::close) or [`retire`](Self::retire) was called. Any context.
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.state.lock().closed
     }
@@ -573,13 +589,21 @@ impl Flush {
         }
     }
 
-    /// Gives up if somebody waits and there was no answer since the last call. Any context.
+    /// The watchdog begins to look. Any context.
+    pub(crate) fn begin_watch(&self) {
+        self.shared.state.lock().silent = 0;
+    }
+
+    /// The watchdog looks: gives up if somebody has waited for the whole time without an answer.
+    /// Any context.
     pub(crate) fn check_progress(&self) {
         self.update(|state| {
-            let stuck = !state.engine.is_idle() && state.answers == state.checked;
+            let waiting = !state.engine.is_idle() && state.answers == state.checked;
 
             state.checked = state.answers;
-            if stuck {
+            state.silent = if waiting { state.silent + 1 } else { 0 };
+            // At the first of these looks somebody may have come just before.
+            if state.silent > LOOKS {
                 ((), state.give_up_for("the host does not answer"))
             } else {
                 ((), None)
@@ -592,19 +616,7 @@ impl Flush {
     pub(crate) fn used(&self) -> bool {
         let out_of_step = self.update(|state| {
             let mut complaint = None;
-
-            if !state.engine.expects_answer() {
-                // Nothing is in flight. Is there an answer all the same?
-                let stray = state
-                    .queue
-                    .as_mut()
-                    .is_some_and(|queue| !queue.enable_callback());
-
-                if stray {
-                    let answered = state.engine.stray();
-                    complaint = state.answered(answered);
-                }
-            }
+            let unexpected = !state.engine.expects_answer();
 
             while state.engine.expects_answer() {
                 let Some(answer) = state.take_answer() else {
@@ -617,6 +629,22 @@ impl Flush {
 
                 complaint = state.answered(answered).or(complaint);
                 complaint = state.pump().or(complaint);
+            }
+
+            // Nothing is in flight. Is there an answer all the same? When the ring has just come
+            // out of step, another may have come under the same interrupt, and until it is seen, a
+            // host with EVENT_IDX gives none for the real one.
+            if unexpected || !(state.engine.expects_answer() || state.engine.is_quiet()) {
+                let stray = state
+                    .queue
+                    .as_mut()
+                    .is_some_and(|queue| !queue.enable_callback());
+
+                if stray {
+                    let answered = state.engine.stray();
+
+                    complaint = state.answered(answered).or(complaint);
+                }
             }
             (state.out_of_step, complaint)
         });

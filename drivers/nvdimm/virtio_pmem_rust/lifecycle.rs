@@ -4,7 +4,7 @@
 
 use crate::{
     flush::{
-        timeout_ms,
+        watch_interval,
         Flush, //
     },
     VirtioPmem, //
@@ -84,10 +84,6 @@ pub(crate) struct Watch {
     _handle: ArcHrTimerHandle<Lifecycle>,
 }
 
-fn watch_interval() -> Delta {
-    Delta::from_millis(timeout_ms().into())
-}
-
 /// Lets the flush path begin with a queue just found.
 fn begin(
     flush: &Flush,
@@ -154,6 +150,7 @@ impl Lifecycle {
 
     /// Watches the host's progress until the returned value is dropped. May sleep.
     pub(crate) fn watch(self: &Arc<Self>) -> Watch {
+        self.flush.begin_watch();
         Watch {
             _handle: HrTimerPointer::start(self.clone(), watch_interval()),
         }
@@ -193,8 +190,8 @@ impl EmbeddedWork for Recover {
             fsleep(Delta::from_millis(10));
         };
 
-        // Suspend and reset may have come first.
-        if !this.flush.is_attached() {
+        // Shutdown, suspend and reset may have come first.
+        if this.flush.is_closed() || !this.flush.is_attached() {
             return;
         }
         if !vdev.status().contains(Status::NEEDS_RESET) && !this.flush.is_out_of_step() {

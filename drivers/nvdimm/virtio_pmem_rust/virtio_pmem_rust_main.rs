@@ -89,6 +89,17 @@ struct Device {
     suspended: Mutex<Option<Watch>>,
 }
 
+impl Device {
+    /// Watches, until it is resumed, a device that is suspended or reset.
+    fn watch(&self) {
+        let mut suspended = self.suspended.lock();
+
+        // The last resume may not have come. To drop its watch ends the new one, too.
+        *suspended = None;
+        *suspended = Some(self.running.0.watch());
+    }
+}
+
 /// A device that is stopped in good order when this is dropped.
 struct Running(Arc<Lifecycle>);
 
@@ -190,7 +201,7 @@ impl virtio::Driver for VirtioPmem {
             device.flush.start();
         })?;
         device.flush.detach();
-        *data.suspended.lock() = Some(device.watch());
+        data.watch();
         Ok(())
     }
 
@@ -213,7 +224,7 @@ impl virtio::Driver for VirtioPmem {
             dev_warn!(vdev, "the host does not answer, resetting nevertheless\n");
         }
         device.flush.detach();
-        *data.suspended.lock() = Some(device.watch());
+        data.watch();
         Ok(())
     }
 
@@ -234,6 +245,7 @@ impl virtio::Driver for VirtioPmem {
                 "the host does not answer, shutting down nevertheless\n"
             );
         }
+        data.running.0.flush.retire();
     }
 }
 
