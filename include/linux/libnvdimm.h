@@ -18,8 +18,9 @@
  *
  * - Without a bio: the submission of a bio with %REQ_PREFLUSH and data, before
  *   the data is written; writes to the region's deep_flush attribute; the end
- *   of a namespace, be it removal or shutdown; writes to an info block. The
- *   callback returns when the flush is over.
+ *   of a namespace, be it removal or shutdown; writes to an info block, and in
+ *   sector mode (BTT) every write to data, log and map, under a lane's and a
+ *   map's lock. The callback returns when the flush is over.
  * - With a bio: the submission of a bio with %REQ_FUA, after its data has been
  *   written, and of one without data that has %REQ_PREFLUSH, %REQ_FUA or both.
  *   If the data could not be written, there is no flush.

@@ -89,7 +89,8 @@ pub trait RegionProvider: Send + Sync + 'static {
     /// # Context
     ///
     /// May sleep. It is called when a bio with `REQ_PREFLUSH` and data is submitted, when the
-    /// region's `deep_flush` attribute is written, and when a namespace is torn down or shut down.
+    /// region's `deep_flush` attribute is written, when a namespace is torn down or shut down, and
+    /// with each write to an info block or by a namespace in sector mode, which holds mutexes.
     /// Write-back may depend on it, so what it allocates must not wait for I/O.
     fn flush(&self) -> Result;
 
