@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 # A thin front: each target is a tool under scripts/. 'make help' lists targets and variables.
 
-# The tools read these from the environment, where nothing has to be quoted twice.
+# The tools read these from the environment. In command lines a dollar sign is not for make, which
+# passes it on as it is. In all other values make's own rule holds: $$ for one.
+override RUN := $(value RUN)
+override QEMU_ARGS := $(value QEMU_ARGS)
 export KDIR ARCH RUSTC RUSTDOC RUSTFMT CLIPPY_DRIVER RUST_LIB_SRC BINDGEN LLVM O
 export DRIVER KERNEL MEM SMP PMEM_SIZE QEMU_ARGS TIMEOUT RUN SCRIPT ACCEL QEMU NO_INSTALL
 export FORCE QUICK CHECK JOBS ROUNDS DELAYS LONG SEED
@@ -45,7 +48,8 @@ apply:
 unapply:
 	$(tool)apply.py --remove
 
-#:   test        every test below, after all set-up; the last line counts them
+#:   test        model, scripts-test, builds, kunit, coverage, boot, boot-test and only-debug
+#:               (LONG=1: debug-test), each after its set-up; the last line counts the tests
 test:
 	$(tool)check.py
 
@@ -74,8 +78,13 @@ coverage:
 boot-test:
 	$(tool)check.py boot-test
 
-#:   debug-test  those of them that a kernel with KASAN, lockdep and fault injection is for
-#:               (minutes, after its build; LONG=1: all of them)
+#:   only-debug  those that need a kernel with KASAN, lockdep and fault injection (minutes, after
+#:               its build)
+.PHONY: only-debug
+only-debug:
+	$(tool)check.py only-debug
+
+#:   debug-test  these, and those of the others that such a kernel is the better for (LONG=1: all)
 debug-test:
 	$(tool)check.py debug-test
 
@@ -116,6 +125,6 @@ clean:
 #:                       of the host's fsyncs takes longer; how often
 #:   LONG=1              run the long tests, too, and all on both kernels; those that decide at
 #:                       random go on for long
-#:   SEED=NUMBER         repeats the decisions of a random test; the number is in its name
-#:   TIMEOUT=180         seconds after which the guest is killed
+#:   SEED=NUMBER         repeats the decisions of a random test, which names the number
+#:   TIMEOUT=SECONDS     after which the guest is killed (180; debug kernel: 600; shell: a day)
 #:   XDG_CACHE_HOME=DIR  the kernel's download is kept in virtio-pmem-rust/ there (~/.cache)

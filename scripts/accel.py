@@ -21,6 +21,8 @@ def arguments(name):
 
 def probe(kernel):
     """Return the accelerator that works, and why."""
+    if steps.output([settings.qemu(), "--version"]) is None:
+        raise steps.Trouble(f"{settings.qemu()} does not run: install it, or give QEMU=")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg", "/dev/kvm cannot be opened"
     import guest  # pylint: disable=import-outside-toplevel,cyclic-import
@@ -33,20 +35,22 @@ def probe(kernel):
 
 @functools.cache
 def choose(kernel):
-    """Return the accelerator; found out once per boot of this machine."""
+    """Return the accelerator; found out once per QEMU and boot of this machine."""
     if settings.get("ACCEL"):
         return settings.choice("ACCEL", "", CHOICES)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    note = settings.cache() / f"accel-{os.getuid()}"
+    note, key = settings.cache() / f"accel-{os.getuid()}", [boot, settings.qemu()]
     try:
-        known = note.read_text(encoding="ascii").split()
+        known = note.read_text(encoding="utf-8").splitlines()
     except OSError:
         known = []
-    if len(known) == 2 and known[0] == boot and known[1] in CHOICES:
-        steps.say(f"accelerator: {known[1]}")
-        return known[1]
+    if known[:-1] == key and known[-1] in CHOICES:
+        # A guest that a busy machine was too slow for does not prove much.
+        steps.say(f"accelerator: {known[-1]} (noted in {note}; delete it and it is found out "
+                  "again, or give ACCEL=)")
+        return known[-1]
     found, why = probe(kernel)
     steps.say(f"accelerator: {found} ({why})")
     note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(f"{boot} {found}\n", encoding="ascii")
+    note.write_text("\n".join([*key, found]) + "\n", encoding="utf-8")
     return found

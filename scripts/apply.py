@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import contract
 import graft
+import kernel_source
 import settings
 import steps
 
@@ -37,7 +37,7 @@ def changed(tree):
 def refuse_dirty(tree):
     """Refuse a tree in which somebody is at work, unless FORCE=1 says that this is all right."""
     names = changed(tree)
-    if not names or settings.choice("FORCE", "0", ("0", "1")) == "1":
+    if not names or settings.flag("FORCE"):
         return
     shown = names[:10] + (["…"] if len(names) > 10 else [])
     raise steps.Trouble(
@@ -66,9 +66,7 @@ def main():
             tree.remove()
             print(f"{tree.path} is as it was before")
             return
-        pieces = contract.missing(tree.path)
-        if pieces:
-            raise steps.Trouble(contract.explain(tree.path, pieces))
+        kernel_source.check_pieces(tree.path)
         refuse_dirty(tree)
         tree.graft()
         report(tree)

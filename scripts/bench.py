@@ -113,14 +113,9 @@ def numbers(name, default, least=1):
     return tuple(sorted({int(word) for word in words}))
 
 
-def flag(name):
-    """Return a variable that is 1 or not given."""
-    return settings.choice(name, "0", ("0", "1")) == "1"
-
-
 def plan():
     """Return the plan that the variables of make describe."""
-    quick = flag("QUICK")
+    quick = settings.flag("QUICK")
     return Plan(
         delays=numbers("DELAYS", "0 2 10", least=0),
         jobs=numbers("JOBS", "1 64" if quick else "1 2 4 8 16 32 64"),
@@ -327,7 +322,7 @@ def drawing(results):
 
 def about(kernel, folder, wanted):
     """Return under what circumstances the figures come about."""
-    qemu = steps.output([settings.get("QEMU", "qemu-system-x86_64"), "--version"]) or ""
+    qemu = steps.output([settings.qemu(), "--version"]) or ""
     return {
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "qemu": qemu.split("\n", maxsplit=1)[0],
@@ -354,7 +349,7 @@ def build():
 
 def main():
     """Measure, report, and compare with the targets."""
-    wanted, check = plan(), flag("CHECK")
+    wanted, check = plan(), settings.flag("CHECK")
     kernel = build()
     load = os.getloadavg()[0]
     if load > os.cpu_count() + 0.5:

@@ -10,6 +10,7 @@ import xml.etree.ElementTree
 import boot
 import coverage
 import kernel as kernels
+import kernel_source
 import kunit
 import packages
 import python_env
@@ -45,10 +46,13 @@ def pytest(name, folder, *options):
     log = steps.log_path(name)
     trouble = None
     python = python_env.python()
+    # Not one of others' tools: the tests look at the variables of make as we do.
+    variables = {name: os.environ[name] for name in settings.VARIABLES if name in os.environ}
     with steps.step(name):
         try:
             steps.run([python, "-m", "pytest", "-v", "-p", "no:cacheprovider",
-                       f"--junitxml={report}", *options, folder], log, cwd=settings.ROOT)
+                       f"--junitxml={report}", *options, folder], log, cwd=settings.ROOT,
+                      env=variables)
         except steps.Trouble as error:
             trouble = error
     if not report.exists():
@@ -76,6 +80,7 @@ def scripts():
 
 def builds():
     """See whether the kernels that users may have take the driver."""
+    kernel_source.given()  # a bad one is not worth waiting for
     packages.need("build")
     return pytest("builds", settings.TESTS / "builds")
 
@@ -106,12 +111,16 @@ PARTS = {
 def wanted():
     """List the parts that are run if none is named, the quick ones first."""
     # The former is a part of the latter, which takes long.
-    out = "only-debug" if settings.get("LONG") else "debug-test"
+    out = "only-debug" if settings.flag("LONG") else "debug-test"
     return [name for name in PARTS if name != out]
 
 
 def main():
     """Run the parts that the command line names, or all."""
+    # Bad values are not worth building a kernel for.
+    settings.flag("LONG")
+    settings.flag("NO_INSTALL")
+    settings.number("SEED", 1)
     names = sys.argv[1:] or wanted()
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     passed = failed = 0

@@ -77,7 +77,7 @@ def body(text, function):
 def has(tree, piece):
     """Tell whether a tree has a piece."""
     try:
-        text = (Path(tree) / piece.path).read_text(encoding="utf-8")
+        text = (Path(tree) / piece.path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
     if piece.function:

@@ -52,9 +52,10 @@ def tests_begin(path):
 
 # The profile
 
-def sections(tool, vmlinux, names):
+def sections(llvm, vmlinux, names):
     """Return the address and content of sections of a program."""
-    text = steps.output([f"{tool}llvm-readelf", "--wide", "--sections", vmlinux])
+    text = steps.output([toolchain.llvm_tool(llvm, "llvm-readelf"), "--wide", "--sections",
+                         vmlinux])
     found = {}
     data = Path(vmlinux).read_bytes()
     for line in (text or "").splitlines():
@@ -97,9 +98,9 @@ def function_names(data):
     return names
 
 
-def profile(tool, vmlinux, counters):
+def profile(llvm, vmlinux, counters):
     """Return a profile as text: each function's name, hash and counters."""
-    found = sections(tool, vmlinux, ("__llvm_prf_data", "__llvm_prf_cnts", "__llvm_prf_names"))
+    found = sections(llvm, vmlinux, ("__llvm_prf_data", "__llvm_prf_cnts", "__llvm_prf_names"))
     start, data = found["__llvm_prf_data"]
     counters_start, room = found["__llvm_prf_cnts"]
     if len(counters) != len(room):
@@ -229,12 +230,13 @@ def run():
             make=[f"RUSTFLAGS_{Path(name).name}={FLAGS}" for name in OBJECTS])
         with steps.step("coverage (UML)"):
             steps.run(words, log, cwd=kdir)
-        tool = tools["LLVM"] if tools["LLVM"].endswith("/") else ""
+        llvm = tools["LLVM"]
         text, binary = out / "coverage.proftext", out / "coverage.profdata"
-        text.write_text(profile(tool, out / "vmlinux", counters.read_bytes()))
-        steps.run([f"{tool}llvm-profdata", "merge", "-o", binary, text], log, append=True)
+        text.write_text(profile(llvm, out / "vmlinux", counters.read_bytes()))
+        steps.run([toolchain.llvm_tool(llvm, "llvm-profdata"), "merge", "-o", binary, text], log,
+                  append=True)
         objects = [word for name in OBJECTS for word in ("--object", out / name)][1:]
-        lcov = steps.output([f"{tool}llvm-cov", "export", "--format=lcov",
+        lcov = steps.output([toolchain.llvm_tool(llvm, "llvm-cov"), "export", "--format=lcov",
                              f"--instr-profile={binary}", *objects])
         if not lcov:
             raise steps.Trouble("llvm-cov does not understand the profile")

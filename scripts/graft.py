@@ -7,6 +7,7 @@ written, so time stamps stay and make rebuilds nothing. What was done is noted i
 so that what has left the overlay leaves the tree too.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -149,7 +150,13 @@ class Tree:
             raise GraftError(f"{path}: this is no kernel source tree")
         if self.path == overlay:
             raise GraftError(f"{path}: this is the overlay itself")
-        note = json.loads(read(self.path / MANIFEST) or b"{}")
+        try:
+            note = dict(json.loads(read(self.path / MANIFEST) or b"{}"))
+        except (TypeError, ValueError) as error:
+            raise GraftError(
+                f"{self.path / MANIFEST}: what grafting has noted there cannot be read ({error}); "
+                "delete it, and graft again to have it written anew"
+            ) from error
         self.copied = note.get("copied", {})
         self.appended = note.get("appended", {})
         self.patches = note.get("patches", [])
@@ -221,6 +228,7 @@ class Tree:
         """Bring the tree's files in line with the overlay's."""
         self.check_copies(wanted)
         copies, appends = self.plan(wanted)
+        blocks = {name: fragment(self.overlay, name) for name in appends}
         for name in [n for n in self.copied if n not in copies]:
             self.drop_copy(name)
         for name in [n for n in self.appended if n not in appends]:
@@ -239,7 +247,7 @@ class Tree:
                 write(target, data, mode)
             self.copied[name] = digest(data)
         for name in appends:
-            path, block = self.path / name, fragment(self.overlay, name)
+            path, block = self.path / name, blocks[name]
             old = path.read_text()
             base = cut(name, old, [self.appended.get(name), block])
             new = base + ("" if base.endswith("\n") else "\n") + block
@@ -264,11 +272,14 @@ class Tree:
 
     def run_patch(self, text, *options):
         """Run patch(1), which unlike git-apply never minds in whose work tree it is."""
-        return subprocess.run(
-            ["patch", "-p1", "--batch", "--fuzz=0", "--no-backup-if-mismatch",
-             "--reject-file=-", *options],
-            cwd=self.path, input=text, text=True, capture_output=True, check=False,
-        )
+        try:
+            return subprocess.run(
+                ["patch", "-p1", "--batch", "--fuzz=0", "--no-backup-if-mismatch",
+                 "--reject-file=-", *options],
+                cwd=self.path, input=text, text=True, capture_output=True, check=False,
+            )
+        except FileNotFoundError as error:
+            raise GraftError("there is no patch(1): install the package patch") from error
 
     def apply(self, name, text):
         """Apply one patch, or say that it does not fit."""
@@ -312,12 +323,24 @@ class Tree:
             self.patched = self.state(self.patches)
             self.save()
 
+    def try_patch(self, wanted):
+        """Patch a copy of the files first: a tree that the patches do not fit stays as it is."""
+        with tempfile.TemporaryDirectory() as folder:
+            trial = copy.deepcopy(self)
+            trial.path = Path(folder)
+            for name in {n for _, text in [*wanted, *self.patches] for n in touched(text)}:
+                data = read(self.path / name)
+                if data is not None:
+                    write(trial.path / name, data)
+            trial.patch(wanted)
+
     # Both
 
     def graft(self):
         """Put the overlay on."""
         folder = self.overlay / "patches"
         patches = [[p.name, p.read_text()] for p in sorted(folder.glob("*.patch"))]
+        self.try_patch(patches)
         self.put(overlay_files(self.overlay))
         self.patch(patches)
         self.save()

@@ -10,6 +10,7 @@ As a program: run one command line (RUN) or script (SCRIPT) in a guest, or a she
 """
 
 import base64
+import contextlib
 import dataclasses
 import os
 import re
@@ -105,6 +106,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.console_log = steps.log_path(f"{name}.console")
         self.qemu_log = steps.log_path(f"{name}.qemu")
         self.process = None
+        self.group = None
         self.started = None
         self.agent = None
         self.pending = b""
@@ -171,7 +173,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             archive = self.folder / "initramfs.cpio"
             initramfs.add_files(self.kernel, self.files, archive)
         words = [
-            *self.wrapper, settings.get("QEMU", "qemu-system-x86_64"),
+            *self.wrapper, settings.qemu(),
             "-M", "q35,nvdimm=off", *accel.arguments(accelerator),
             "-m", f"{self.memory >> 20}M,slots=2,maxmem={(self.memory >> 20) + (room << 10)}M",
             "-smp", str(self.smp), "-nodefaults", "-no-user-config", "-display", "none",
@@ -196,8 +198,10 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.console_log.write_bytes(b"")
         self.pending = b""
         self.started = time.monotonic()
-        # The limit holds even if we are killed ourselves.
-        limit = ["timeout", "--foreground", "-s", "KILL", str(self.timeout)]
+        # The limit holds even if we are killed ourselves. It ends the whole process group, since
+        # QEMU outlives a wrapper; but a shell's QEMU must stay in the terminal's.
+        limit = ["timeout", *(["--foreground"] if self.shell else []), "-s", "KILL",
+                 str(self.timeout)]
         try:
             command = [*limit, *self.command()]
             if self.shell:
@@ -210,6 +214,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
                     command, env=steps.environment(), stdin=subprocess.DEVNULL, stdout=log,
                     stderr=log, start_new_session=True,
                 )
+            self.group = self.process.pid
             self.connect()
         except BaseException:
             self.close()
@@ -252,8 +257,11 @@ class Guest:  # pylint: disable=too-many-instance-attributes
 
     def kill(self):
         """End the guest as a power failure does: at once, with nothing written back by it."""
-        if self.alive():
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.group is not None:
+            # QEMU may still run when its wrapper has ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.group, signal.SIGKILL)
+            self.group = None  # the number may come to be another's
         self.process.wait()
 
     def close(self):
@@ -373,11 +381,18 @@ def requested():
             run = Path(script).read_text(encoding="utf-8")
         except OSError as error:
             raise settings.BadSetting(f"SCRIPT={script}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise settings.BadSetting(f"SCRIPT={script}: no text; give a shell script") from error
+    try:
+        args = shlex.split(settings.get("QEMU_ARGS"))
+    except ValueError as error:
+        raise settings.BadSetting(f"QEMU_ARGS={settings.get('QEMU_ARGS')}: {error}; quote as in a "
+                                  "shell") from error
     options = {
         "driver": settings.choice("DRIVER", "rust", ("rust", "c", "none")),
         "memory": settings.size("MEM", "1G"),
         "smp": settings.number("SMP", 2),
-        "args": shlex.split(settings.get("QEMU_ARGS")),
+        "args": args,
         "timeout": settings.number("TIMEOUT", 180) if settings.get("TIMEOUT") else None,
     }
     return options, run

@@ -24,7 +24,7 @@ SUITES = ("trixie-backports", "sid", "experimental")
 def version(tree):
     """Return a tree's version as numbers."""
     try:
-        text = (Path(tree) / "Makefile").read_text(encoding="utf-8")
+        text = (Path(tree) / "Makefile").read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise steps.Trouble(f"KDIR={tree}: no kernel source tree is there") from error
     found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)$", text, re.M))
@@ -33,15 +33,20 @@ def version(tree):
     return tuple(int(found[part]) for part in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
 
 
-def check(tree):
-    """Refuse a tree that lacks something, or in which kbuild would refuse an output directory."""
+def check_pieces(tree):
+    """Refuse a tree that lacks something."""
     have = version(tree)
     pieces = contract.missing(tree)
     if pieces:
         raise steps.Trouble(
             f"{contract.explain(tree, pieces)}\n"
-            f"It is Linux {'.'.join(map(str, have))}. Give another tree with KDIR=, or none"
+            f"It is Linux {'.'.join(map(str, have))}: use Linux 7.3 or newer, with KDIR="
         )
+
+
+def check(tree):
+    """Refuse a tree that lacks something, or in which kbuild would refuse an output directory."""
+    check_pieces(tree)
     if (tree / ".config").exists():
         raise steps.Trouble(
             f"{tree} has been built in place, so kbuild builds nowhere else from it: "
@@ -75,12 +80,22 @@ class Apt:
         """Return the command line of an apt tool with this configuration."""
         return [tool, *(word for option in self.options for word in ("-o", option)), *words]
 
+    def get(self, *words, append=False):
+        """Run apt-get, which most often fails for want of a network."""
+        try:
+            steps.run(self.command("apt-get", *words), self.log, cwd=self.folder, append=append)
+        except steps.Trouble as error:
+            raise steps.Trouble(
+                f"nothing can be fetched from {MIRROR}: set http_proxy if the network has a proxy, "
+                f"or give a source tree with KDIR=\n{steps.tail(self.log)}"
+            ) from error
+
     def update(self, suites):
         """Fetch the lists of these suites; apt checks their signature."""
         (self.folder / "etc/sources.list").write_text("".join(
             f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n" for suite in suites
         ), encoding="ascii")
-        steps.run(self.command("apt-get", "update", "--error-on=any"), self.log)
+        self.get("update", "--error-on=any")
 
     def newest(self):
         """Return the name of the newest source package."""
@@ -95,8 +110,7 @@ class Apt:
 
     def download(self, name):
         """Download a package; apt checks it against the signed lists."""
-        steps.run(self.command("apt-get", "download", name), self.log, cwd=self.folder,
-                  append=True)
+        self.get("download", name, append=True)
         return next(self.folder.glob(f"{name}_*.deb"))
 
 

@@ -50,6 +50,12 @@ def command(tools, out, *, args=(), config=None, make=()):
     return words
 
 
+def lives():
+    """Return the kernel's arguments that have random lives begin with the seed that is given."""
+    seed = settings.get("SEED")
+    return [f"pmem_random_test.seed={seed}"] if seed else []
+
+
 def run():
     """Build and run; return how many passed and how many failed."""
     settings.arch()
@@ -61,7 +67,7 @@ def run():
         out = settings.out("kunit")
         out.mkdir(parents=True, exist_ok=True)
         log = steps.log_path("kunit")
-        words = command(tools, out)
+        words = command(tools, out, args=lives())
         with steps.step("kunit (UML)"):
             trouble = None
             try:

@@ -89,7 +89,7 @@ def apt_get(*words):
 @functools.cache
 def refresh():
     """Fetch apt's lists, once and if we may; a fresh machine has none."""
-    if not settings.get("NO_INSTALL") and shutil.which("apt-get") and root() is not None:
+    if not settings.flag("NO_INSTALL") and shutil.which("apt-get") and root() is not None:
         with steps.step("apt-get update"):
             apt_get("update")
 
@@ -99,7 +99,7 @@ def install(names):
     if not names:
         return
     command = f"apt-get install {' '.join(names)}"
-    if settings.get("NO_INSTALL"):
+    if settings.flag("NO_INSTALL"):
         raise steps.Trouble(f"missing (NO_INSTALL is set): {command}")
     if not shutil.which("apt-get"):
         raise steps.Trouble(f"missing; install what Debian calls: {' '.join(names)}")

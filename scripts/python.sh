@@ -6,7 +6,7 @@ set -e
 python=${PYTHON:-python3}
 
 if ! command -v "$python" >/dev/null; then
-	if [ -n "$NO_INSTALL" ] || ! command -v apt-get >/dev/null; then
+	if [ "${NO_INSTALL:-0}" != 0 ] || ! command -v apt-get >/dev/null; then
 		echo "error: $python is missing: install python3" >&2
 		exit 1
 	fi

@@ -15,7 +15,8 @@ TOOLS = ("LLVM", "RUSTC", "RUSTDOC", "RUSTFMT", "CLIPPY_DRIVER", "BINDGEN", "RUS
 
 VARIABLES = (
     "KDIR", "ARCH", "O", *TOOLS, "NO_INSTALL", "ACCEL", "QEMU", "KERNEL", "DRIVER", "MEM", "SMP",
-    "PMEM_SIZE", "QEMU_ARGS", "TIMEOUT", "RUN", "SCRIPT", "FORCE",
+    "PMEM_SIZE", "QEMU_ARGS", "TIMEOUT", "RUN", "SCRIPT", "FORCE", "QUICK", "CHECK", "JOBS",
+    "ROUNDS", "DELAYS", "LONG", "SEED",
 )
 
 
@@ -34,6 +35,11 @@ def choice(name, default, allowed):
     if value not in allowed:
         raise BadSetting(f"{name}={value}: use one of {', '.join(allowed)}")
     return value
+
+
+def flag(name):
+    """Return a variable that is 1, or is 0 or not given."""
+    return choice(name, "0", ("0", "1")) == "1"
 
 
 def number(name, default):
@@ -56,6 +62,11 @@ def size(name, default):
 def arch():
     """Return the architecture of the guests."""
     return choice("ARCH", "x86_64", ("x86_64",))
+
+
+def qemu():
+    """Return which QEMU is run."""
+    return get("QEMU", "qemu-system-x86_64")
 
 
 def out(name):

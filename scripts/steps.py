@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import time
 import settings
 
 TAIL = 30
+PATIENCE = 60  # seconds in which a tool that is told to end may do so in good order
 RUNNING = []
 LOCK = threading.Lock()
 
@@ -80,21 +82,44 @@ def environment():
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
+def interrupted(number, _frame):
+    """End in good order when a signal says so, as after Ctrl-C; the exit status tells which."""
+    raise KeyboardInterrupt(number)
+
+
+def end(process, tell):
+    """See a tool off. After Ctrl-C it needs not be told: the terminal tells all."""
+    try:
+        # What runs as root cannot be told, and ends by itself.
+        with contextlib.suppress(PermissionError, subprocess.TimeoutExpired):
+            if tell:
+                process.terminate()
+            process.wait(PATIENCE)
+    finally:
+        with contextlib.suppress(PermissionError):
+            process.kill()
+
+
 def run(command, log, *, cwd=None, env=None, append=False):
     """Run a command with its output in a log; show the log's end if the command fails."""
     with open(log, "ab" if append else "wb") as out:
         out.write(("$ " + " ".join(map(str, command)) + "\n").encode())
         out.flush()
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 [str(word) for word in command], cwd=cwd, env=environment() | (env or {}),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
             )
         except FileNotFoundError as error:
             raise Trouble(f"{command[0]} is not installed") from error
-    if done.returncode:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt as interrupt:
+            end(process, tell=bool(interrupt.args))
+            raise
+    if status:
         words = " ".join(map(str, command[:3]))
-        raise Trouble(f"{words} … failed ({done.returncode})\n{tail(log)}")
+        raise Trouble(f"{words} … failed ({status})\n{tail(log)}")
 
 
 def output(command, **options):
@@ -124,10 +149,14 @@ def alone():
 
 def main(function):
     """Run a tool's main function; trouble becomes a message and exit status 1."""
+    signal.signal(signal.SIGTERM, interrupted)
     try:
         sys.exit(function())
     except (Trouble, settings.BadSetting) as error:
         say(f"error: {error}")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except OSError as error:
+        say(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt as interrupt:
+        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))

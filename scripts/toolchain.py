@@ -48,11 +48,11 @@ def compilers():
     return found + [f"{path}/" for path in folders if all((path / part).exists() for part in parts)]
 
 
-def clang_of(llvm):
-    """Return the clang that the kernel's make calls for a value of LLVM."""
+def llvm_tool(llvm, tool):
+    """Return the tool, such as clang, that the kernel's make calls for a value of LLVM."""
     if llvm.endswith("/"):
-        return f"{llvm}clang"
-    return f"clang{llvm}" if llvm.startswith("-") else "clang"
+        return f"{llvm}{tool}"
+    return f"{tool}{llvm}" if llvm.startswith("-") else tool
 
 
 def beside(rustc, tool):
@@ -127,7 +127,7 @@ def find(kdir):
     """Return the first toolchain that the kernel accepts, or None and the reasons."""
     reasons = []
     llvms = [llvm for llvm in compilers() if numbers(
-        steps.output([clang_of(llvm), "--version"])) >= minimum(kdir, "llvm")]
+        steps.output([llvm_tool(llvm, "clang"), "--version"])) >= minimum(kdir, "llvm")]
     if not llvms:
         reasons.append("no clang with lld that is new enough")
     rust = [tools for tools in rusts()
@@ -162,17 +162,27 @@ def wanted(kdir):
     return names + (["bindgen"] if has_bindgen else []), has_bindgen
 
 
+def cargos():
+    """List the cargos that are new enough, best first."""
+    packaged = sorted(Path("/usr/bin").glob("cargo-1.*"), key=lambda p: numbers(p.name),
+                      reverse=True)
+    return [tool for tool in ("cargo", "/usr/bin/cargo", *map(str, packaged))
+            if numbers(steps.output([tool, "--version"])) >= OLDEST_RUST]
+
+
 def cargo():
     """Return cargo, installed if need be."""
-    tools = ("cargo", *sorted(map(str, Path("/usr/bin").glob("cargo-1.*")), reverse=True))
-    found = next(filter(shutil.which, tools), None)
-    if found is None:
+    found = cargos()
+    if not found:
         packages.refresh()
         names = [group[-1] for package, group in RUST_PACKAGES
                  if numbers(packages.candidate(package)) >= OLDEST_RUST]
         packages.install(names[:1] or ["cargo"])
-        found = next(filter(shutil.which, tools), None) or "cargo"
-    return found
+        found = cargos()
+    if not found:
+        raise steps.Trouble(f"no cargo of Rust {'.'.join(map(str, OLDEST_RUST))} or newer: "
+                            "install one and have it on the path")
+    return found[0]
 
 
 def cargo_bindgen():
@@ -194,7 +204,7 @@ def install(kdir, reasons):
     names, has_bindgen = wanted(kdir)
     bindgen = "" if has_bindgen else f"; cargo install --locked bindgen-cli@{BINDGEN_CLI}"
     steps.say(f"no toolchain that builds Rust in the kernel: {why}")
-    if not names or settings.get("NO_INSTALL"):
+    if not names or settings.flag("NO_INSTALL"):
         what = " ".join(names) or "clang lld llvm libclang-dev, rustc >= 1.85 with rust-src"
         raise steps.Trouble(f"install: {what}{bindgen}")
     packages.install([name for name in names if not steps.output(["dpkg", "-s", name])])

@@ -32,6 +32,7 @@ from machine import Machine  # noqa: E402
 import initramfs  # noqa: E402
 import kernel as kernels  # noqa: E402
 import settings  # noqa: E402
+import steps  # noqa: E402
 
 
 def pytest_addoption(parser):
@@ -44,9 +45,13 @@ def pytest_configure(config):
     for mark in ("on_debug: runs on the debug kernel, too", "only_debug: runs on it alone",
                  "long: runs with LONG=1 only"):
         config.addinivalue_line("markers", mark)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Of tests that decide at random; in their names, and the same for all workers.
-    os.environ["SEED"] = os.environ.get("SEED") or str(random.randrange(10 ** 6))
+    signal.signal(signal.SIGTERM, steps.interrupted)
+    try:
+        settings.flag("LONG")
+        # Of tests that decide at random; in their names, and the same for all workers.
+        os.environ["SEED"] = str(settings.number("SEED", random.randrange(1, 10 ** 6)))
+    except settings.BadSetting as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def kernel_name(config):
@@ -71,7 +76,7 @@ def wanted(item, debug, long):
 
 def pytest_collection_modifyitems(config, items):
     """Leave out what is not for this kernel, or takes too long."""
-    debug, long = kernel_name(config) == "debug", bool(os.environ.get("LONG"))
+    debug, long = kernel_name(config) == "debug", settings.flag("LONG")
     out = [item for item in items if not wanted(item, debug, long)]
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in out]

@@ -35,7 +35,7 @@ def build():
     program = root / "bin/fsx"
     if program.exists():
         return program
-    if settings.get("NO_INSTALL"):
+    if settings.flag("NO_INSTALL"):
         raise steps.Trouble(f"missing (NO_INSTALL is set): cargo install fsx@{VERSION}")
     with steps.step(f"install fsx {VERSION}"):
         # With the target named, what is compiled to run here is not made static as well.

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
 """A guest that is short of memory, and whose way out of that leads through its pmem disks."""
 
-import os
 import re
 
 from machine import MIB, aio
+
+import settings
 
 # What the guest has; its kernel, initramfs and bounce buffers take half of it.
 MEMORY = 384 * MIB
 
 # What it is made to keep besides, in MiB.
-KEPT = 256 if os.environ.get("LONG") else 176
+KEPT = 256 if settings.flag("LONG") else 176
 
 
 def test_swap(boot):

@@ -7,6 +7,8 @@ import fsx as exerciser
 import pytest
 from machine import MIB, shared_by_rust
 
+import settings
+
 # Large enough for XFS.
 MACHINE = {"sizes": (400 * MIB,)}
 
@@ -17,7 +19,7 @@ ENGINES = ("psync --fsync=8", "libaio --iodepth=8 --direct=1 --sync=dsync",
            "io_uring --iodepth=8 --fsync=8", "mmap --fsync=8")
 
 # What each of fio's jobs writes. The host's disk decides how long that takes.
-SIZE = "4m" if os.environ.get("LONG") else "256k"
+SIZE = "4m" if settings.flag("LONG") else "256k"
 
 every_file_system = pytest.mark.parametrize("fs", MAKE)
 with_and_without_dax = pytest.mark.parametrize("dax", [False, True], ids=["plain", "dax"])

@@ -21,7 +21,7 @@ import steps  # noqa: E402
 import toolchain  # noqa: E402
 
 FOLDER = settings.BUILD / "builds"
-LONG = settings.get("LONG") == "1"
+LONG = settings.flag("LONG")
 
 # Kconfig alone takes seconds for each, a build minutes.
 FEW = ("module", "built-in", "arm64", "debian")

@@ -43,6 +43,7 @@ def make_kernel(tmp_path, monkeypatch):
     kernel_pieces.make(kernel)
     fill(kernel, {
         "Kbuild": "obj-y += drivers/\n",
+        "Makefile": "VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 12\n",
         "scripts/thing": "",
         "drivers/nvdimm/Makefile": "obj-y += core.o\n",
         "drivers/nvdimm/label.c": "int one;\nint two;\n",
@@ -123,12 +124,19 @@ def test_tree_built_in_place_is_taken(kernel, monkeypatch):
 def test_kernel_that_lacks_something_is_refused(kernel, monkeypatch):
     kernel_pieces.change(kernel, "SpinLockIrq", "SpinLockSoft")
     before = contents(kernel)
-    with pytest.raises(steps.Trouble, match="SpinLockIrq"):
+    with pytest.raises(steps.Trouble, match=r"SpinLockIrq(.|\n)*Linux 7\.2\.12: use Linux 7\.3"):
+        run(monkeypatch)
+    assert contents(kernel) == before
+
+
+def test_tree_that_patches_do_not_fit_stays_as_it_is(kernel, monkeypatch):
+    (kernel / "drivers/nvdimm/label.c").write_text("int other;\n")
+    before = contents(kernel)
+    with pytest.raises(steps.Trouble, match=r"more\.patch does not apply"):
         run(monkeypatch)
     assert contents(kernel) == before
 
 
 def test_without_a_tree(monkeypatch):
-    monkeypatch.delenv("KDIR", raising=False)
     with pytest.raises(ValueError, match="KDIR="):
         run(monkeypatch)

@@ -128,8 +128,6 @@ def test_the_host_as_it_is_runs_without_strace(tmp_path):
 
 
 def test_the_default_run_is_short(monkeypatch):
-    for name in ("QUICK", "JOBS", "ROUNDS", "DELAYS"):
-        monkeypatch.delenv(name, raising=False)
     assert bench.plan().estimate() <= 600
     monkeypatch.setenv("QUICK", "1")
     assert bench.plan().estimate() <= 240

@@ -193,8 +193,9 @@ def test_lost_manifest(kernel, overlay, patched):
 
 
 def test_interrupted_graft_is_finished(kernel, overlay, monkeypatch):
-    def fail(*_):
-        raise OSError("disk full")
+    def fail(tree, _):
+        if tree.path == kernel:  # not the copy on which patches are tried
+            raise OSError("disk full")
     monkeypatch.setattr(graft.Tree, "patch", fail)
     with pytest.raises(OSError):
         put(kernel, overlay)
@@ -215,8 +216,10 @@ def test_change_made_in_the_tree_is_not_lost(kernel, overlay):
 def test_a_file_of_unknown_kind_is_not_guessed_at(kernel, overlay):
     fill(kernel, {"rust/data.bin": "x\n"})
     fill(overlay, {"rust/data.bin": "y\n"})
+    before = snapshot(kernel)
     with pytest.raises(graft.GraftError, match="rust/data.bin"):
         put(kernel, overlay)
+    assert snapshot(kernel) == before
 
 
 @pytest.mark.parametrize("git", ["none", "kernel", "around"])
@@ -239,12 +242,44 @@ def test_patch_is_applied_whosever_work_tree_it_is(kernel, overlay, git):
 def test_patch_that_does_not_apply_stops_with_its_name(kernel, overlay, git, text):
     if git:
         subprocess.run(["git", "init", "-q", kernel.parent], check=True)
-    before = (kernel / "block/core.c").read_bytes()
-    fill(overlay, {"patches/0007-bad.patch": text})
+    before = snapshot(kernel)
+    fill(overlay, {"patches/0001-good.patch": PATCH.replace("block/core.c", "scripts/thing")
+                   .replace("-1,2 +1,3", "-0,0 +1").replace(" int one;\n", "")
+                   .replace(" int two;\n", ""),
+                   "patches/0007-bad.patch": text})
     with pytest.raises(graft.GraftError, match="0007-bad.patch"):
         put(kernel, overlay)
-    assert (kernel / "block/core.c").read_bytes() == before
-    assert not list(kernel.rglob("*.rej"))
+    assert snapshot(kernel) == before
+
+
+def test_patches_on_the_same_file_build_on_each_other(kernel, overlay):
+    more = PATCH.replace("more", "again").replace("int one", "int more")
+    fill(overlay, {"patches/1.patch": PATCH, "patches/2.patch": more.replace("-1,2 +1,3",
+                                                                             "-2,2 +2,3")})
+    put(kernel, overlay)
+    assert (kernel / "block/core.c").read_text() == (
+        "int one;\nint more;\nint again;\nint two;\n")
+
+
+def test_without_patch_nothing_is_written(kernel, overlay, monkeypatch, tmp_path):
+    fill(overlay, {"patches/1.patch": PATCH})
+    before = snapshot(kernel)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(graft.GraftError, match="install the package patch"):
+        put(kernel, overlay)
+    assert snapshot(kernel) == before
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "17"])
+def test_note_that_cannot_be_read_is_refused_with_a_remedy(kernel, overlay, text):
+    put(kernel, overlay)
+    before = contents(kernel)
+    (kernel / graft.MANIFEST).write_text(text)
+    with pytest.raises(graft.GraftError, match=f"{graft.MANIFEST}: .*delete it"):
+        put(kernel, overlay)
+    (kernel / graft.MANIFEST).unlink()
+    put(kernel, overlay)
+    assert contents(kernel) | {graft.MANIFEST: before[graft.MANIFEST]} == before
 
 
 def test_changed_patch_is_taken_back_and_applied_again(kernel, overlay):

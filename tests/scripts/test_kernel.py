@@ -30,7 +30,14 @@ def test_tree_of_any_version_is_taken(tmp_path, version):
 
 def test_tree_that_lacks_something_is_refused(tmp_path):
     kernel_pieces.change(tree(tmp_path, 9, 1, 0), "SpinLockIrq", "SpinLockSoft")
-    with pytest.raises(steps.Trouble, match=r"SpinLockIrq(.|\n)*Linux 9\.1\.0"):
+    with pytest.raises(steps.Trouble, match=r"SpinLockIrq(.|\n)*Linux 9\.1\.0: use"):
+        kernel_source.check(tmp_path)
+
+
+def test_a_file_that_is_not_in_utf8_is_searched_all_the_same(tmp_path):
+    for path in ("drivers/nvdimm/pmem.c", "Makefile"):
+        with open(tree(tmp_path, 7, 3, 4) / path, "ab") as file:
+            file.write(b"# \xe9\n")
         kernel_source.check(tmp_path)
 
 
@@ -80,6 +87,14 @@ def test_tree_gets_its_name_when_it_is_whole(tmp_path, monkeypatch):
     with pytest.raises(steps.Trouble):
         kernel_source.unpack(tarball, tmp_path / "other/linux")
     assert not list((tmp_path / "other").iterdir())
+
+
+def test_without_a_network_the_ways_out_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(kernel_source.Apt, "command", lambda *_: ["sh", "-c", "echo why; exit 100"])
+    with pytest.raises(steps.Trouble, match=r"(?s)^[^\n]*http_proxy[^\n]*KDIR=.*why") as failure:
+        kernel_source.Apt(tmp_path / "private").update(["sid"])
+    assert "private" not in str(failure.value).partition("\n")[0]
 
 
 def test_option_that_was_not_taken_is_named():

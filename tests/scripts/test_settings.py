@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Variables of make: good values are understood, bad ones are refused with a remedy."""
 
+import re
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 import settings
@@ -37,6 +43,26 @@ def test_bad_number(monkeypatch):
         settings.number("SMP", 2)
 
 
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("0", False), ("", False)])
+def test_flags(monkeypatch, text, value):
+    monkeypatch.setenv("NO_INSTALL", text)
+    assert settings.flag("NO_INSTALL") is value
+
+
+def test_bad_flag(monkeypatch):
+    monkeypatch.setenv("LONG", "maybe")
+    with pytest.raises(settings.BadSetting, match="LONG=maybe.*0, 1"):
+        settings.flag("LONG")
+
+
+def test_each_variable_is_explained_and_known():
+    """What make exports, what its help names and what the tools know is the same."""
+    text = (settings.ROOT / "Makefile").read_text()
+    exported = set(" ".join(re.findall(r"^export ([A-Z_ 0-9]+)$", text, re.M)).split())
+    assert exported == set(settings.VARIABLES)
+    assert set(re.findall(r"\b([A-Z_]+)=", text.partition("#: Targets")[2])) >= exported
+
+
 def test_other_tools_do_not_see_our_variables(monkeypatch):
     monkeypatch.setenv("MAKEFLAGS", "-- O=x")
     monkeypatch.setenv("O", "x")
@@ -59,3 +85,32 @@ def test_a_compilers_first_error_is_shown_however_much_follows(tmp_path):
     text = steps.tail(log)
     assert "E0308" in text and "x.rs:1" in text and "CC a.o" not in text
     assert len(text.splitlines()) < 50
+
+
+def test_what_the_system_refuses_is_an_error_and_no_traceback(monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    with pytest.raises(SystemExit) as end:
+        steps.main(lambda: settings.cache().mkdir())
+    assert end.value.code == 1
+    assert "error: /dev/null/virtio-pmem-rust: Not a directory\n" in capsys.readouterr().err
+
+
+# A tool that takes its time to end in good order.
+TOOL = "trap 'sleep 0.2; echo ended >end; kill $!; exit' TERM; sleep 60 & echo >begin; wait"
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(settings.ROOT / "scripts")!r})
+import steps
+steps.main(lambda: steps.run(["sh", "-c", {TOOL!r}], "log"))
+"""
+
+
+def test_who_is_told_to_end_sees_the_running_tool_off(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path) as process:
+        limit = time.monotonic() + 20
+        while not (tmp_path / "begin").exists():
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+    assert (tmp_path / "end").exists()

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The variables of make reach whom they are for, unchanged; bad ones are refused at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+import check
+import kunit
+import python_env
+import settings
+import steps
+
+
+@pytest.fixture(autouse=True)
+def build(tmp_path, monkeypatch):
+    """Keep away from the project's own logs and reports."""
+    monkeypatch.setattr(settings, "BUILD", tmp_path)
+    monkeypatch.setattr(settings, "LOGS", tmp_path / "logs")
+
+
+def run(monkeypatch, *parts):
+    """Run the tool."""
+    monkeypatch.setattr(sys, "argv", ["check", *parts])
+    return check.main()
+
+
+def test_variables_reach_the_tests(tmp_path, monkeypatch):
+    (tmp_path / "test_it.py").write_text(
+        "import os\n\ndef test_it():\n    assert os.environ['ACCEL'] == 'kvm'\n"
+        "    assert 'MAKEFLAGS' not in os.environ and 'QEMU' not in os.environ\n")
+    monkeypatch.setattr(python_env, "python", lambda: sys.executable)
+    monkeypatch.setenv("MAKEFLAGS", "-k")
+    monkeypatch.setenv("ACCEL", "kvm")
+    assert check.pytest("it", tmp_path) == (1, 0)
+
+
+def test_bad_tree_is_refused_before_kernels_are_configured(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(check.packages, "need", pytest.fail)
+    monkeypatch.setenv("KDIR", str(tmp_path))
+    assert run(monkeypatch, "builds") == 1
+    assert f"KDIR={tmp_path}: no kernel source tree" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["LONG=maybe", "NO_INSTALL=yes", "SEED=abc", "SEED=0"])
+def test_bad_settings_are_refused_at_once(monkeypatch, setting):
+    monkeypatch.setitem(check.PARTS, "model", pytest.fail)
+    monkeypatch.setenv(*setting.split("="))
+    with pytest.raises(settings.BadSetting, match=setting):
+        run(monkeypatch, "model")
+
+
+@pytest.mark.parametrize(("long", "out"), [("", "debug-test"), ("0", "debug-test"),
+                                           ("1", "only-debug")])
+def test_the_long_run_has_to_be_asked_for(monkeypatch, long, out):
+    monkeypatch.setenv("LONG", long)
+    assert set(check.PARTS) - set(check.wanted()) == {out}
+
+
+def test_each_part_has_a_target():
+    text = (settings.ROOT / "Makefile").read_text()
+    names = {"scripts": "scripts-test"}
+    for part in check.PARTS:
+        assert f"\n{names.get(part, part)}:\n" in text
+
+
+def test_random_lives_begin_with_the_seed(monkeypatch):
+    assert kunit.lives() == []
+    monkeypatch.setenv("SEED", "17")
+    assert kunit.lives() == ["pmem_random_test.seed=17"]
+
+
+@pytest.mark.parametrize("name", ["RUN", "QEMU_ARGS"])
+@pytest.mark.parametrize("given", ["command line", "environment"])
+def test_make_leaves_command_lines_as_they_are(tmp_path, name, given):
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nprintf '%s' \"${name}\"\n")
+    script.chmod(0o755)
+    text = "for i in 1 2; do echo $i $HOME \"$(id)\" '#' $$; done"
+    words, variables = ([f"{name}={text}"], {}) if given == "command line" else ([], {name: text})
+    done = subprocess.run(
+        ["make", "-s", "-C", settings.ROOT, "--no-print-directory", "guest", *words], check=True,
+        env=steps.environment() | {"PYTHON": str(script)} | variables, capture_output=True,
+        text=True)
+    assert done.stdout == text
