@@ -157,7 +157,11 @@ SCRIPT
         """, timeout + 60)
         if result.status:
             # Who sleeps, and where, goes to the console.
-            self.run("ls /sys/bus/nd/devices >/dev/kmsg; echo w >/proc/sysrq-trigger; sleep 3")
+            self.run("""
+                ls /sys/bus/nd/devices /dev/pmem* >/dev/kmsg 2>&1
+                echo w >/proc/sysrq-trigger
+                sleep 3
+            """)
             raise self.error(f"not so within {limit} s: {condition}\n{result.output}")
 
     def qmp(self, *commands):

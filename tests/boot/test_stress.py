@@ -11,18 +11,22 @@ import time
 import pytest
 from machine import MIB, aio
 
+import settings
 from guest import GIB
 
 # In seconds.
-DURATION = 3600 if os.environ.get("LONG") else 30
+DURATION = 3600 if settings.flag("LONG") else 30
 
 # Half of them sleep, the other half leave bios. They fail when their disk goes, and begin anew.
+# The shell opens the disk: a name that fio has not found when it starts, it unlinks before it
+# writes, and by then it may be that of the disk come back.
 LOAD = """
 until [ -e /tmp/stop ]; do
-    disk=$(ls /sys/block | grep pmem) && fio --filename=/dev/$disk --allow_file_create=0 \\
+    disk=$(ls /sys/block | grep pmem) && fio --filename=/proc/self/fd/3 \\
         --rw=randwrite --bs=4k --size=32m --thread --time_based --runtime=600 --numjobs=32 \\
         --name=sleepers --ioengine=psync --fsync=1 \\
-        --name=bios --ioengine=libaio --iodepth=4 --direct=1 --sync=dsync >/dev/null 2>&1
+        --name=bios --ioengine=libaio --iodepth=4 --direct=1 --sync=dsync \\
+        3</dev/$disk >/dev/null 2>&1
     usleep 100000
 done
 """
@@ -55,8 +59,10 @@ class Stress:
         """Suspend all devices for a second."""
         self.machine.sh(f"""
             echo {self.random.choice(("devices", "platform"))} >/sys/power/pm_test
-            echo {self.random.choice(("mem", "disk"))} >/sys/power/state
-        """, 120)
+            # What the processors do if they cannot be frozen goes to the console.
+            echo {self.random.choice(("mem", "disk"))} >/sys/power/state ||
+                {{ echo l >/proc/sysrq-trigger; sleep 3; exit 1; }}
+        """, 180)
 
     def slow_host(self):
         """Let the host take its time for a while."""
@@ -89,9 +95,11 @@ def test_stress(boot, seed):
     """Whatever is done to the device in whatever order, it comes back, and nobody hangs."""
     # An image of a debug kernel's memory needs as much again.
     with boot(uart=True, timeout=DURATION + 900, sizes=(64 * MIB,), memory=2 * GIB) as machine:
-        machine.sh("""
+        # A task that touches the device's memory cannot be frozen while the host reads the page.
+        machine.sh(f"""
             echo 1 >/sys/module/suspend/parameters/pm_test_delay
             echo 1 >/sys/module/hibernate/parameters/pm_test_delay
+            echo {20000 * machine.patience} >/sys/power/pm_freeze_timeout
         """)
         machine.later("load", LOAD)
         machine.host.wait_begun(machine.host.begun() + 20)
