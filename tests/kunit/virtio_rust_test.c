@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The abstraction for virtio drivers in Rust, where no good driver goes. */
+
+#include "fake_virtio.h"
+
+#include <linux/slab.h>
+#include <linux/virtio_ring.h>
+
+/* See virtio_keeper.rs. */
+#define KEEPER_ID	0xfa60
+
+/*
+ * A driver keeps its queue when it is unbound. Neither is the queue deleted under its owner by who
+ * comes next, nor what is found next by the owner, when it drops the queue at last.
+ */
+static void queue_outlives_its_binding(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_virtio_create(test, KEEPER_ID);
+	struct device *dev = &fake->vdev.dev;
+	struct virtqueue *kept;
+	void *request;
+
+	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
+	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
+	kept = fake->queues[0].vq;
+	KUNIT_ASSERT_NOT_NULL(test, kept);
+
+	device_release_driver(dev);
+	KUNIT_EXPECT_FALSE(test, fake_virtio_is_bound(fake));
+	KUNIT_EXPECT_EQ(test, 0, fake->status & VIRTIO_CONFIG_S_DRIVER);
+	KUNIT_EXPECT_TRUE(test, list_empty(&fake->vdev.vqs));
+	KUNIT_EXPECT_TRUE(test, virtqueue_is_broken(kept));
+
+	/* Probe fails if anything is wrong. */
+	KUNIT_EXPECT_EQ(test, 1, device_attach(dev));
+	KUNIT_EXPECT_TRUE(test, fake_virtio_is_bound(fake));
+
+	/* It is nobody's now, with what is in it. */
+	request = virtqueue_detach_unused_buf(kept);
+	KUNIT_EXPECT_NOT_NULL(test, request);
+	kfree(request);
+	vring_del_virtqueue(kept);
+	fake_virtio_unplug(fake);
+}
+
+static struct kunit_case virtio_rust_cases[] = {
+	KUNIT_CASE(queue_outlives_its_binding),
+	{}
+};
+
+static struct kunit_suite virtio_rust_suite = {
+	.name = "virtio_rust",
+	.test_cases = virtio_rust_cases,
+};
+
+kunit_test_suite(virtio_rust_suite);
