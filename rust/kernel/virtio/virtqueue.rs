@@ -139,10 +139,6 @@ pub(super) fn prepare(vdev: &Device<CoreInternal<'_>>) {
 /// Ends everything that a driver may have left in the device's queues. Called by the bus adapter
 /// after remove and after a failed probe. May sleep.
 pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
-    let raw = vdev.as_raw();
-
-    let slot = vdev.slot();
-
     if let Some(found) = vdev.found() {
         found.queues.quiesce();
     }
@@ -150,7 +146,7 @@ pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
         quiesce(vdev);
     }
 
-    let Some(slot) = slot else { return };
+    let Some(slot) = vdev.slot() else { return };
 
     // SAFETY: The slot is valid. Callbacks have ended, so nobody else looks at this field.
     let found = unsafe { (*slot.as_ptr()).found.take() };
@@ -160,7 +156,7 @@ pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
     // SAFETY: As above.
     if !unsafe { (*slot.as_ptr()).gate.is_given_up() } {
         // SAFETY: The device is valid and `priv` is owned by this module. Nobody else looks for it.
-        unsafe { (*raw).priv_ = ptr::null_mut() };
+        unsafe { (*vdev.as_raw()).priv_ = ptr::null_mut() };
         // SAFETY: The slot was stored by `find_vqs` from a `KBox`, and is no longer reachable.
         drop(unsafe { KBox::from_raw(slot.as_ptr()) });
     }
