@@ -4,21 +4,16 @@
 import os
 import re
 import shutil
-import sys
-from pathlib import Path
 
+import debian
 import pytest
 from variants import BUILT_IN, COMMON, VARIANTS, Variant
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-import debian  # noqa: E402
-
-import config  # noqa: E402
-import kernel_source  # noqa: E402
-import settings  # noqa: E402
-import steps  # noqa: E402
-import toolchain  # noqa: E402
+import config
+import kernel_source
+import settings
+import steps
+import toolchain
 
 FOLDER = settings.BUILD / "builds"
 LONG = settings.flag("LONG")
