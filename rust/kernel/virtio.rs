@@ -49,8 +49,9 @@ pub use self::{
     },
     lock::Locked,
     virtqueue::{
+        Closed,
         Handler,
-        Unused,
+        Notifier,
         Virtqueue, //
     },
 };
@@ -113,6 +114,14 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { &*(*self.as_raw()).config }
     }
 
+    /// The device's status, whether or not a driver is bound. May sleep.
+    fn raw_status(&self) -> Status {
+        let get = self.ops().get_status;
+
+        // SAFETY: `get_status` is mandatory for transports; the device is valid.
+        Status::from_bits(get.map_or(0, |get| unsafe { get(self.as_raw()) }))
+    }
+
     /// Returns the virtio device ID, e.g. `VIRTIO_ID_PMEM`.
     pub fn device_id(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid; `id` is constant once registered.
@@ -130,6 +139,11 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
 }
 
 impl Device<Bound> {
+    /// Returns the device's status. May sleep.
+    pub fn status(&self) -> Status {
+        self.raw_status()
+    }
+
     /// Returns access to the device's configuration space.
     ///
     /// # Errors
@@ -158,14 +172,6 @@ impl Device<Bound> {
                 len: region.len,
             }
         })
-    }
-
-    /// Returns the device's status. May sleep.
-    pub fn status(&self) -> Status {
-        let get = self.ops().get_status;
-
-        // SAFETY: `get_status` is mandatory for transports; the device is valid.
-        Status::from_bits(get.map_or(0, |get| unsafe { get(self.as_raw()) }))
     }
 
     /// Marks all queues broken: from now on nothing can be added to them and nothing is taken from

@@ -68,6 +68,7 @@ impl Feature {
 /// assert!(status.contains(Status::DRIVER_OK));
 /// assert!(status.contains(Status::NEEDS_RESET));
 /// assert!(!status.contains(Status::FAILED));
+/// assert!(!status.is_gone());
 /// ```
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,5 +106,12 @@ impl Status {
     /// Whether no bit is set, as after a reset.
     pub const fn is_reset(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether all bits are set, which no device does: it was pulled out, and all reads of it
+    /// return ones. Then [`NEEDS_RESET`](Self::NEEDS_RESET) seems to be set, too, but a transport
+    /// that resets the device waits for ever.
+    pub const fn is_gone(self) -> bool {
+        self.0 == !0
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     prelude::*,
     sync::{
         aref::ARef,
+        rcu,
         Arc,
         Mutex, //
     },
@@ -36,6 +37,7 @@ use crate::{
 use core::{
     ffi::c_void,
     marker::PhantomData,
+    mem::ManuallyDrop,
     ptr::{
         self,
         NonNull, //
@@ -75,7 +77,8 @@ struct State {
 }
 
 impl Queues {
-    /// Stops the device: nothing can be added, no callback runs, memory is the driver's again.
+    /// Stops the device: nothing can be added, no callback runs, no notification is under way,
+    /// memory is the driver's again.
     fn quiesce(&self) {
         let mut state = self.state.lock();
 
@@ -125,7 +128,15 @@ fn quiesce(vdev: &Device) {
         bindings::virtio_break_device(vdev.as_raw());
         // PCI waits for callbacks on reset, MMIO does not.
         bindings::virtio_synchronize_cbs(vdev.as_raw());
-        bindings::virtio_reset_device(vdev.as_raw());
+    }
+    // Neither waits for a notification ([`Notifier`]). One that comes after the reset would be
+    // for the next driver's queue, and some devices take it for an error.
+    rcu::synchronize_rcu();
+
+    // The transport would wait for ever for a device that is gone.
+    if !vdev.raw_status().is_gone() {
+        // SAFETY: As above.
+        unsafe { bindings::virtio_reset_device(vdev.as_raw()) };
     }
 }
 
@@ -494,19 +505,54 @@ impl<B: Buffer> Virtqueue<B> {
         unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) }
     }
 
-    /// Makes the added buffers visible and returns whether the device wants to be told, by
-    /// [`notify`](Self::notify), which needs no lock. Atomic context is fine.
-    #[must_use = "if `true`, `notify` is to follow"]
+    /// The first half of [`kick`](Self::kick): makes the added buffers visible and returns whether
+    /// the device wants to be told, by a [`notifier`](Self::notifier). Atomic context is fine.
+    #[must_use = "if `true`, a notification is to follow"]
     pub fn kick_prepare(&mut self) -> bool {
         // SAFETY: The queue is valid and used from here only.
         unsafe { bindings::virtqueue_kick_prepare(self.vq.as_ptr()) }
     }
 
-    /// The second half of [`kick`](Self::kick). Atomic context is fine.
-    #[must_use = "a queue whose notification failed is broken"]
-    pub fn notify(&self) -> bool {
-        // SAFETY: The queue is valid; notifying needs no serialization.
-        unsafe { bindings::virtqueue_notify(self.vq.as_ptr()) }
+    /// The second half of [`kick`](Self::kick), which needs no lock: it is a store that may take as
+    /// long as an exit from the guest. The notifier is made while the queue is at hand, and may
+    /// be used when the lock around the queue was released. Any context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     sync::{
+    ///         rcu,
+    ///         SpinLockIrq, //
+    ///     },
+    ///     virtio::{
+    ///         Buffer,
+    ///         Notifier,
+    ///         Virtqueue, //
+    ///     }, //
+    /// };
+    ///
+    /// fn send<B: Buffer + Unpin>(queue: &SpinLockIrq<Virtqueue<B>>, buffer: B) -> Result {
+    ///     let rcu = rcu::read_lock();
+    ///     let mut queue = queue.lock();
+    ///
+    ///     queue.add(buffer, GFP_ATOMIC).map_err(|(err, _buffer)| err)?;
+    ///     let notifier = queue.kick_prepare().then(|| queue.notifier(&rcu));
+    ///     drop(queue);
+    ///
+    ///     if notifier.is_none_or(Notifier::notify) {
+    ///         Ok(())
+    ///     } else {
+    ///         Err(EIO)
+    ///     }
+    /// }
+    /// ```
+    pub fn notifier<'rcu>(&self, _guard: &'rcu rcu::Guard) -> Notifier<'rcu> {
+        // INVARIANT: The queue is valid now, and the guard keeps it so.
+        Notifier {
+            vq: self.vq,
+            _guard: PhantomData,
+        }
     }
 
     /// Asks the device not to call back. A hint only. Atomic context is fine.
@@ -559,25 +605,17 @@ impl<B: Buffer> Virtqueue<B> {
         NonNull::new(token).map(|token| unsafe { B::from_raw(token) })
     }
 
-    /// Quiesces the device and returns the buffers that were not taken. The queue is deleted with
-    /// the returned iterator, under the same terms as when it is dropped. May sleep.
-    pub fn close(self) -> Unused<B> {
-        self.queues.quiesce();
-        Unused(self)
-    }
-}
-
-impl<B: Buffer> Drop for Virtqueue<B> {
-    fn drop(&mut self) {
-        self.queues.quiesce();
-        while self.detach_unused().is_some() {}
-
+    /// Deletes the queues, if this is the last of them. The device must be quiesced. To be called
+    /// once, by who gives the queue up. May sleep.
+    fn delete(&self) {
         let mut state = self.queues.state.lock();
 
         state.live -= 1;
         if state.live == 0 && !state.orphaned {
             let vdev = &self.queues.vdev;
 
+            // A queue may have made a notifier after another one had stopped the device.
+            rcu::synchronize_rcu();
             if let Some(del_vqs) = vdev.ops().del_vqs {
                 // SAFETY: The device is valid and quiesced; this was the last of its queues, and
                 // `live` reaches zero once. Neither unbinding nor finding queues again goes on
@@ -586,15 +624,89 @@ impl<B: Buffer> Drop for Virtqueue<B> {
             }
         }
     }
+
+    /// Quiesces the device and returns what is left in the queue. The queue is deleted with the
+    /// returned value, under the same terms as when it is dropped. May sleep.
+    pub fn close(self) -> Closed<B> {
+        self.queues.quiesce();
+        // SAFETY: The queue is valid. It was broken to stop the driver and the device, and both
+        // have stopped: the driver has given it away, and the device was reset.
+        unsafe { bindings::__virtqueue_unbreak(self.vq.as_ptr()) };
+        Closed(self)
+    }
 }
 
-/// The buffers that the device had not used when its queue was [closed](Virtqueue::close).
+impl<B: Buffer> Drop for Virtqueue<B> {
+    fn drop(&mut self) {
+        self.queues.quiesce();
+        while self.detach_unused().is_some() {}
+        self.delete();
+    }
+}
+
+/// A notification of the device that is to be made, without the lock around the queue.
+///
+/// # Invariants
+///
+/// `vq` is valid: a queue is deleted only after an RCU grace period that began when its owner was
+/// given away, and the guard with the lifetime `'rcu` was taken before.
+#[must_use = "the device is not notified"]
+pub struct Notifier<'rcu> {
+    vq: NonNull<bindings::virtqueue>,
+    _guard: PhantomData<&'rcu rcu::Guard>,
+}
+
+impl Notifier<'_> {
+    /// Notifies the device. Any context.
+    ///
+    /// Returns `false` if the queue is broken, or if the notification failed; a queue whose
+    /// notification failed is broken from then on. A queue that is being closed is broken, too.
+    #[must_use = "a queue whose notification failed is broken"]
+    pub fn notify(self) -> bool {
+        // SAFETY: The queue is valid by the type invariant; notifying needs no serialization.
+        unsafe { bindings::virtqueue_notify(self.vq.as_ptr()) }
+    }
+}
+
+/// What is left in a queue that was [closed](Virtqueue::close): buffers that the device has used,
+/// and as an iterator those that it has not.
 ///
 /// Dropping it drops the buffers that are left. That and taking them may sleep.
 // The queue within is quiesced.
-pub struct Unused<B: Buffer>(Virtqueue<B>);
+pub struct Closed<B: Buffer>(Virtqueue<B>);
 
-impl<B: Buffer> Iterator for Unused<B> {
+impl<B: Buffer> Closed<B> {
+    /// Takes the next buffer that the device had used, as [`Virtqueue::get`]. May sleep.
+    ///
+    /// To be called only while there is a buffer in the queue: an element of a device that has used
+    /// more than it got breaks the queue.
+    pub fn get(&mut self) -> Option<(B, u32)> {
+        // It can only be unmapped as long as the device is there.
+        let state = self.0.queues.state.lock();
+        let orphaned = state.orphaned;
+
+        drop(state);
+        if orphaned {
+            return None;
+        }
+        self.0.get()
+    }
+
+    /// Deletes the queue under the buffers that are left, which stay allocated and mapped for good.
+    ///
+    /// For buffers that the device may still write, although it was reset: hosts are known that do
+    /// so. May sleep.
+    pub fn leave(self) {
+        let this = ManuallyDrop::new(self);
+
+        this.0.delete();
+        // SAFETY: `this` is not used any more, and neither dropped. The only field with something
+        // to drop is this one.
+        drop(unsafe { ptr::read(&this.0.queues) });
+    }
+}
+
+impl<B: Buffer> Iterator for Closed<B> {
     type Item = B;
 
     fn next(&mut self) -> Option<B> {
