@@ -16,3 +16,8 @@ __rust_helper void rust_helper_kmemleak_ignore(const void *ptr)
 {
 	kmemleak_ignore(ptr);
 }
+
+__rust_helper void rust_helper_kmemleak_not_leak(const void *ptr)
+{
+	kmemleak_not_leak(ptr);
+}

@@ -29,3 +29,25 @@ pub fn abandon<T>(boxed: KBox<T>) {
     // SAFETY: The memory was allocated by `kmalloc()`, and is never freed.
     unsafe { bindings::kmemleak_ignore(memory.cast::<c_void>()) };
 }
+
+/// Tells kmemleak that the box may be given up later, in a place where its owner does not have it:
+/// it is no leak when nothing refers to it any more.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::alloc::abandon::may_be_abandoned;
+///
+/// let request = KBox::new(42, GFP_KERNEL)?;
+///
+/// may_be_abandoned(&request);
+/// # Ok::<(), Error>(())
+/// ```
+pub fn may_be_abandoned<T>(boxed: &KBox<T>) {
+    const { assert!(size_of::<T>() != 0, "there is no memory to give up") };
+
+    let memory = core::ptr::from_ref::<T>(boxed);
+
+    // SAFETY: The memory was allocated by `kmalloc()`.
+    unsafe { bindings::kmemleak_not_leak(memory.cast::<c_void>()) };
+}
