@@ -37,9 +37,10 @@ def command(tools, out, *, args=(), config=None, make=()):
         sys.executable, "tools/testing/kunit/kunit.py", "run", "--arch", "um",
         "--build_dir", out, "--jobs", os.cpu_count(), "--timeout", LIMIT,
     ]
-    # Time passes only while everybody sleeps: nobody waits for a timeout, and random tests can be
-    # repeated. KUnit must not count that time.
-    for word in ("time-travel=inf-cpu", "kunit.timeout=1000000", "kmemleak.verbose=1", *args):
+    # Time passes only while all tasks sleep, so timeouts cost nothing but their timer ticks, and
+    # random tests can be repeated. KUnit must not count that time.
+    for word in ("time-travel=inf-cpu", "kunit.timeout=1000000", "kmemleak.verbose=1",
+                 "virtio_pmem_rust.timeout=60", *args):
         words += ["--kernel_args", word]
     for path in CONFIGS:
         words += ["--kunitconfig", path]

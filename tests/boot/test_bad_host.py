@@ -91,6 +91,24 @@ def test_hung_host_at_unbind(boot):
         machine.write(disk, 4)
 
 
+def test_limit_changes_while_waiting(boot):
+    """An unbind that waits for a hung host says so, and ends when the limit is lowered."""
+    with boot(append="virtio_pmem_rust.timeout=100000") as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        before = machine.host.begun()
+        machine.host.plan("hang")
+        machine.later("sleeper", f"xfs_io -c fsync /dev/{disk}")
+        machine.host.wait_begun(before + 1)
+        machine.later("unbind", f"echo {device.virtio} >{device.path}/driver/unbind")
+        machine.sh(f"echo 8 >/sys/kernel/debug/virtio_pmem_rust-{device.virtio}/timeout")
+        machine.wait_console("removal: no progress for [0-9]+ s, the limit is 8 s")
+        status, output = machine.join("sleeper")
+        assert status != 0, output
+        assert machine.join("unbind")[0] == 0
+        machine.host.plan("pass")
+
+
 @both_drivers
 def test_slow_host(boot, driver):
     """Against a host that takes a tenth of a second, many callers are served, with their data."""

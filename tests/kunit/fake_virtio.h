@@ -34,9 +34,10 @@
 #define FAKE_QUEUES	4
 #define FAKE_QUEUE_SIZE	64
 #define FAKE_SEGMENTS	8
+#define FAKE_MAPPINGS	64
 
 /* Nothing takes that long; whoever waits longer has found a hang. In milliseconds. */
-#define FAKE_LIMIT	(150 * MSEC_PER_SEC)
+#define FAKE_LIMIT	(2000 * MSEC_PER_SEC)
 
 /* The operations of the transport that can be made to fail, or be watched. */
 enum fake_op {
@@ -65,6 +66,7 @@ struct fake_request {
 	unsigned int queue;
 	u16 id;
 	bool indirect;
+	bool mapped;	/* by the transport's IOMMU */
 	u64 available;	/* when it was made available, by the device's clock */
 	unsigned int readable, writable;	/* how many segments there are */
 	struct kvec out[FAKE_SEGMENTS];	/* what the device reads */
@@ -88,6 +90,10 @@ struct fake_virtio {
 	/* As fail_nth in Documentation/fault-injection: an allocation of the driver's probe. */
 	unsigned int fail_nth;
 	bool failed_nth;	/* there were that many */
+	/* The device was pulled out: its status reads as all ones, and a reset never ends. */
+	bool gone;
+	/* How many mappings the driver may leave behind when the device is unplugged. */
+	unsigned int may_keep;
 	/* Called before each operation, in its context, by whoever does it. */
 	void (*hook)(struct fake_virtio *fake, enum fake_op op);
 
@@ -103,6 +109,7 @@ struct fake_virtio {
 	struct fake_queue queues[FAKE_QUEUES];
 	struct list_head requests;
 	atomic_t mapped;
+	dma_addr_t mappings[FAKE_MAPPINGS];	/* 0 for an entry without one */
 	bool plugged;
 	wait_queue_head_t wait;
 	struct completion released;

@@ -118,37 +118,66 @@ static void bad_status(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* How many bytes of the response the host writes, and how many it says it has written. */
-static const struct length { u32 written, used; } bad_lengths[] = {
-	{ 0, 0 }, { 1, 1 }, { 2, 2 }, { 3, 3 }, { 4, 0 }, { 4, 3 }, { 4, 5 }, { 4, U32_MAX },
+/*
+ * How many bytes of the response the host writes, and how many it says it has written. A status
+ * that was written counts, whatever the length. Behind a mapping the driver cannot tell that it was
+ * written, so the length has to be right.
+ */
+static const struct length {
+	u32 written, used;
+	bool mapped;
+	int result;
+} lengths[] = {
+	{ 4, 4, false, 0 },
+	{ 4, 0, false, 0 },
+	{ 4, 3, false, 0 },
+	{ 4, 5, false, 0 },
+	{ 4, U32_MAX, false, 0 },
+	{ 0, 0, false, -EIO },
+	{ 1, 1, false, -EIO },
+	{ 2, 2, false, -EIO },
+	{ 3, 3, false, -EIO },
+	{ 3, 0, false, -EIO },
+	{ 4, 4, true, 0 },
+	{ 4, 0, true, -EIO },
+	{ 4, 3, true, -EIO },
+	{ 0, 0, true, -EIO },
 };
 
 static void length_to_desc(const struct length *length, char *desc)
 {
-	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "%u written, %u used", length->written, length->used);
+	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "%u written, %u used%s", length->written,
+		 length->used, length->mapped ? ", mapped" : "");
 }
 
-KUNIT_ARRAY_PARAM(bad_length, bad_lengths, length_to_desc);
+KUNIT_ARRAY_PARAM(length, lengths, length_to_desc);
 
-static void bad_length(struct kunit *test)
+static void answer_of_length(struct pmem *pmem, const struct length *length)
 {
-	const struct length *length = test->param_value;
-	struct pmem *pmem = pmem_plugged(test);
-	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer;
 	struct fake_request *request = pmem_take(pmem);
 
+	if (!length->result)
+		pmem->durable = max(pmem->durable, request->available);
 	fake_virtio_write(request, "\0\0\0\0", length->written);
 	fake_virtio_used(pmem->fake, 0, request->id, length->used);
 	fake_virtio_interrupt(pmem->fake, 0);
-	pmem_ends(sleeper, -EIO);
+}
 
+static void used_length(struct kunit *test)
+{
+	const struct length *length = test->param_value;
+	struct pmem *pmem = pmem_create(test);
+	struct pmem_caller *sleeper, *writer;
+
+	if (length->mapped)
+		pmem->fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+	pmem_plug(pmem);
+	sleeper = pmem_sleeper(pmem);
+	answer_of_length(pmem, length);
+	pmem_ends(sleeper, length->result);
 	writer = pmem_writer(pmem);
-	request = pmem_take(pmem);
-	fake_virtio_write(request, "\0\0\0\0", length->written);
-	fake_virtio_used(pmem->fake, 0, request->id, length->used);
-	fake_virtio_interrupt(pmem->fake, 0);
-	pmem_ends(writer, -EIO);
-
+	answer_of_length(pmem, length);
+	pmem_ends(writer, length->result);
 	pmem_works(pmem);
 	pmem_unplug(pmem);
 }
@@ -201,7 +230,7 @@ static struct kunit_case pmem_flush_cases[] = {
 	KUNIT_CASE(latecomers_wait),
 	KUNIT_CASE(many_share),
 	KUNIT_CASE_PARAM(bad_status, bad_status_gen_params),
-	KUNIT_CASE_PARAM(bad_length, bad_length_gen_params),
+	KUNIT_CASE_PARAM(used_length, length_gen_params),
 	KUNIT_CASE(interrupts_without_reason),
 	KUNIT_CASE(no_memory_to_map),
 	{}

@@ -175,6 +175,32 @@ static void shm_region(struct kunit *test)
 		is_refused(pmem);
 }
 
+/* OpenVMM's device: an empty configuration space, no feature, and shared memory region 0. */
+static void shm_region_alone(struct kunit *test)
+{
+	const struct shm_case *shm = test->param_value;
+	struct pmem *pmem = pmem_create(test);
+
+	set_config(pmem, 0, 0);
+	pmem->fake->has_shm = shm->there;
+	pmem->fake->shm.addr = shm->start;
+	pmem->fake->shm.len = shm->size;
+	if (!shm->good) {
+		is_refused(pmem);
+		return;
+	}
+	pmem_plug(pmem);
+	expect_region(pmem, shm->start, shm->size);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+
+	/* A range in the configuration space comes first. */
+	set_config(pmem, 4 * PMEM_START, PMEM_SIZE);
+	pmem_plug(pmem);
+	expect_region(pmem, 4 * PMEM_START, PMEM_SIZE);
+	pmem_unplug(pmem);
+}
+
 static void take_shm_away(struct fake_virtio *fake, enum fake_op op)
 {
 	if (op == FAKE_FINALIZE)
@@ -305,6 +331,7 @@ static struct kunit_case pmem_probe_cases[] = {
 	KUNIT_CASE(no_config),
 	KUNIT_CASE(config_changes_while_read),
 	KUNIT_CASE_PARAM(shm_region, shm_gen_params),
+	KUNIT_CASE_PARAM(shm_region_alone, shm_gen_params),
 	KUNIT_CASE(shm_region_vanishes),
 	KUNIT_CASE(step_fails),
 	KUNIT_CASE(features_are_refused),

@@ -101,7 +101,7 @@ static void host_is_slow(struct kunit *test)
 	while (!READ_ONCE(unplug->done) && fake_virtio_has_request(pmem->fake, 0)) {
 		struct fake_request *request = pmem_take(pmem);
 
-		msleep(20 * MSEC_PER_SEC);
+		msleep(40 * MSEC_PER_SEC);
 		pmem_answer(pmem, request, 0);
 		msleep(50);
 	}

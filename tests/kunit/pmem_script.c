@@ -9,6 +9,7 @@
 #include <linux/kthread.h>
 #include <linux/libnvdimm.h>
 #include <linux/sched/task.h>
+#include <linux/virtio_ring.h>
 #include <uapi/linux/virtio_ids.h>
 #include <uapi/linux/virtio_pmem.h>
 
@@ -195,10 +196,34 @@ void pmem_answer_silently(struct pmem *pmem, struct fake_request *request, u32 s
 	fake_virtio_used(pmem->fake, 0, request->id, sizeof(response));
 }
 
+/* Whether a host with EVENT_IDX interrupts for the element that it has used last. */
+static bool pmem_event_is_wanted(struct pmem *pmem)
+{
+	struct fake_queue *queue = &pmem->fake->queues[0];
+	const struct vring *ring;
+
+	if (!queue->vq)
+		return false;
+	ring = virtqueue_get_vring(queue->vq);
+	return vring_need_event(virtio16_to_cpu(&pmem->fake->vdev, vring_used_event(ring)),
+				queue->used, queue->used - 1);
+}
+
 void pmem_answer(struct pmem *pmem, struct fake_request *request, u32 status)
 {
 	pmem_answer_silently(pmem, request, status);
-	fake_virtio_interrupt(pmem->fake, 0);
+	if (!pmem->by_event || pmem_event_is_wanted(pmem))
+		fake_virtio_interrupt(pmem->fake, 0);
+}
+
+struct fake_request *pmem_lose(struct pmem *pmem)
+{
+	struct fake_request *request = pmem_take(pmem);
+
+	KUNIT_EXPECT_EQ(pmem->test, 0,
+			pmem_end_alone(pmem_begin(pmem, pmem_do_reset_prepare)));
+	KUNIT_EXPECT_EQ(pmem->test, 0, pmem_do_reset_done(pmem));
+	return request;
 }
 
 /* The host answers well all that comes, until something has happened. */

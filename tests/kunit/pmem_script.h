@@ -38,6 +38,7 @@ struct pmem {
 	u64 durable;	/* what was stored before this time, by the device's clock */
 	struct list_head callers;
 	unsigned int ended;	/* how many callers have ended */
+	bool by_event;	/* pmem_answer() interrupts only where EVENT_IDX asks for it */
 };
 
 /* Who asks for a flush: a thread that sleeps until it is done, a bio with FUA, or one without. */
@@ -101,6 +102,9 @@ void pmem_answer(struct pmem *pmem, struct fake_request *request, u32 status);
 
 /* As pmem_answer(), but without the interrupt. */
 void pmem_answer_silently(struct pmem *pmem, struct fake_request *request, u32 status);
+
+/* The function is reset while the host works on the next flush, and does not answer it in time. */
+struct fake_request *pmem_lose(struct pmem *pmem);
 
 /* The host answers well all that comes, until the caller has ended. */
 void pmem_serve(struct pmem *pmem, struct pmem_caller *caller);

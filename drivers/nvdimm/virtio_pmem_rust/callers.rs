@@ -24,8 +24,6 @@ use kernel::{
 #[derive(Default)]
 pub(crate) struct Callers {
     pub(crate) waiters: WaitList,
-    /// How many there are in `waiters`.
-    pub(crate) sleeping: usize,
     /// Bios with FUA.
     pub(crate) bios: BioList,
     /// Bios that are nothing but a flush.
@@ -35,7 +33,7 @@ pub(crate) struct Callers {
 impl Callers {
     /// How many callers there are.
     pub(crate) fn len(&self) -> usize {
-        self.sleeping + self.bios.len() + self.flushes.len()
+        self.waiters.len() + self.bios.len() + self.flushes.len()
     }
 }
 
@@ -46,7 +44,6 @@ impl Batch for Callers {
 
     fn append(&mut self, later: &mut Self) {
         self.waiters.append(&mut later.waiters);
-        self.sleeping += core::mem::take(&mut later.sleeping);
         self.bios.append(&mut later.bios);
         self.flushes.append(&mut later.flushes);
     }
@@ -71,6 +68,5 @@ pub(crate) struct Sleeper<'a, 'w> {
 impl<'w> Join<Sleeper<'_, 'w>> for Callers {
     fn join(&mut self, sleeper: Sleeper<'_, 'w>) {
         *sleeper.joined = Some(self.waiters.push(sleeper.waiter));
-        self.sleeping += 1;
     }
 }

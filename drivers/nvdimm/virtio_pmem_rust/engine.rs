@@ -1,65 +1,82 @@
 // SPDX-License-Identifier: GPL-2.0
 
-// The flush engine: turns callers who want their stores durable into flush requests to the host.
+// The flush engine: turns callers that want their stores durable into flush requests to the host.
 //
-// A caller is covered only by a host flush that was made available after the caller arrived. One
-// flush at most is in flight; everybody who arrives meanwhile shares the next one. So there are
-// two batches: the callers that the flush in flight answers, and those that wait for the next.
+// At most one host flush is in flight. The callers that arrive meanwhile share the next one. So
+// there are two batches: the callers that the flush in flight answers, and those that wait for the
+// next flush.
 //
-// This is a state machine and nothing else: no lock, no allocation, no kernel type, every function
-// takes constant time. The driver keeps it, together with the virtqueue, under one lock that is
-// taken with interrupts off, tells it what happened, and does what it is told. The same file is
-// compiled by KUnit and, on the build host, by a model checker (tests/model). That is why it needs
-// `core` alone, has no inner attributes, and why its tests live in the crates that include it.
+// This is a state machine and nothing else: no lock, no allocation, no kernel type, and every
+// function takes constant time. The driver keeps it, together with the virtqueue, under one lock
+// that is taken with interrupts off. What the engine needs of the driver is the trait `Port`. The
+// same file is compiled by KUnit and, on the build host, by a model checker (tests/model), which
+// has a port to a simulated virtqueue. So the loop that empties the ring is here, too, and not in
+// the driver. The file needs `core` alone and has no inner attributes; its tests live in the crates
+// that include it.
 //
-// A life:
+// The life of an engine:
 //
-//     new -> start -> (arrive | answered | stray, each followed by pump)*
+//     new -> start -> (arrive, pump | drain)*
 //         -> quiesce -> reset -> start -> ...                       suspend, function reset
 //         -> recover -> reset -> start -> ...                       the device asked for it
 //         -> close -> quiesce -> reset -> break_down                removal
 //
-// # Why the answer in the ring is not believed
+// # Rules
 //
-// A reset does not stop a host that is in the middle of a flush. QEMU delivers that answer into
-// the queue that replaced the one it was asked in, under the same descriptor id. Such a late answer
-// must not acknowledge the flush that happens to be there now. What tells them apart is where the
-// answer is written: into the response buffer that was posted with the flush. So:
+// R1. A caller is acknowledged only by a flush that was made available after the caller arrived.
 //
-// - every flush is posted with its response buffer set to `UNANSWERED`, which no host sends; a used
-//   element that leaves that value in place answers some other flush;
-// - a buffer whose answer is missing is `missing`, and is not posted again before the answer is
-//   seen to have been written to it. Otherwise the answer could be taken for that of a later flush.
+// R2. At most one flush is in flight, and none is sent without a caller (but see R8).
 //
-// And once a late answer has used up the descriptor of the flush that is in flight, that flush's
-// own answer will find no descriptor, or that of a later flush: from then on the ring is one answer
-// ahead. Sending the flush again into this ring does not help; it only moves the mistake to the
-// next batch. So the engine stops sending, waits until the host has delivered that last answer (it
-// then has nothing left in flight), and asks for a reset. The callers just wait a little longer.
+// R3. An answer is not believed for where it is found. A reset does not stop a host that is in the
+//     middle of a flush: QEMU delivers that answer into the queue that replaced the one in which
+//     the flush was sent, under the same descriptor id. Such a late answer must not acknowledge
+//     the flush that is in flight now. What tells them apart is the memory to which the answer is
+//     written: each flush is posted with its response set to `UNANSWERED`, which no host sends. A
+//     used element that leaves this value in place answers another flush.
+//
+// R4. A request whose response the host may still write is given up: it is not posted again, and
+//     its memory is used for nothing else. Otherwise the host could answer a flush by the result
+//     of an earlier one.
+//
+// R5. A late answer uses up the descriptor of the flush in flight. The answer to that flush then
+//     finds no descriptor, or that of its successor: the ring is one answer ahead of the host. To
+//     send the flush again into this ring only moves the mistake to the next batch. So the engine
+//     stops sending, waits for the surplus answer, and asks for a reset. The callers keep waiting.
+//
+// R6. While nothing is in flight, the ring holds no used element, and the host interrupts for the
+//     next one. So the engine asks for an interrupt, and looks, whenever it takes the last answer:
+//     a host with EVENT_IDX gives no interrupt for a surplus answer that it adds before the driver
+//     has taken the answer before. And it looks again before it sends: in a packed ring the
+//     descriptors of a request overwrite a used element that was not taken.
+//
+// R7. Where responses are mapped (an IOMMU, a bounce buffer), the ring unmaps a response when its
+//     descriptor is taken, also by a late answer. The host would then write to memory that may have
+//     another use by now. So a flush that is lost there stays mapped, for good, and the engine
+//     breaks. R3 does not hold there either, since mapping may discard the stored value: an answer
+//     has to report its length.
+//
+// R8. A reset at the device's request that is followed by another one, without an answered flush
+//     between them, did not help: the engine breaks. To prove itself a recovered queue gets a
+//     flush, even if there is no caller.
 
 use core::mem;
 
-/// How many response buffers a driver should keep.
+/// What a response holds while it has no answer.
 ///
-/// One is enough until a reset loses a flush that is in flight. Each further one pays for one more
-/// answer that went missing and, as a well-behaved host forgets a flush when it is reset, is
-/// missing for good. When all are, the device is given up. At 128 bytes each these fill a page.
-pub const SLOTS: usize = 32;
-
-/// What a response buffer holds while it has no answer.
-///
-/// The specification knows 0 (done) and 1 (I/O error); this is also no negative errno.
+/// Hosts send 0 for success and 1 (QEMU, Cloud Hypervisor) or -1 (the specification, Firecracker)
+/// for failure. This is neither, nor a negative errno, and none of its bytes is 0: a response of
+/// zeroes that is written in part is no success.
 pub const UNANSWERED: u32 = 0x7e57_a1e5;
 
-/// The length of a response, which a host must report as used.
+/// The length of a response, which hosts report as used.
 pub const RESPONSE_LEN: u32 = 4;
 
 /// Callers in order of arrival.
 ///
-/// The engine moves whole batches only, and needs that to take constant time. It is a pair of
+/// The engine only moves whole batches, and needs that to take constant time. It is a set of
 /// intrusive lists in the driver and a vector in tests.
 pub trait Batch: Default {
-    /// Returns whether nobody is in it.
+    /// Returns whether there is no caller.
     fn is_empty(&self) -> bool;
 
     /// Moves all of `later` behind the callers that are here, and leaves `later` empty.
@@ -72,22 +89,61 @@ pub trait Join<C>: Batch {
     fn join(&mut self, caller: C);
 }
 
-/// Why a caller was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refused {
-    /// The device is broken.
-    Broken,
-    /// The device is being removed, in good order: not worth a message.
-    Closed,
+/// What the engine needs of the driver. All calls are made under the driver's lock.
+pub trait Port<B> {
+    /// Sets the response to [`UNANSWERED`] and adds the request to the queue, for `batch`. The
+    /// driver notifies the host when it has released the lock.
+    fn add(&mut self, batch: &B) -> Result<(), NotSent>;
+
+    /// Takes the request back from the queue, if there is a used element. Called only while the
+    /// request is in the queue: the ring breaks when an element without a descriptor is taken.
+    fn take(&mut self) -> Result<Option<Used>, Dead>;
+
+    /// Asks the host to interrupt for the next used element. Returns whether there is one already.
+    fn rearm(&mut self) -> bool;
+
+    /// Gives the request up (R4). Where it is not in the driver's hands, it stays in the queue.
+    fn give_up_request(&mut self);
+
+    /// Ends these callers.
+    fn end(&mut self, batch: B, how: Ended);
+
+    /// The engine has broken, for this reason. Called once, before the callers end.
+    fn broke(&mut self, why: &'static str);
 }
+
+/// A used element, taken from the queue with its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Used {
+    /// The length that the host reports.
+    pub len: u32,
+    /// What the response holds, in CPU byte order.
+    pub value: u32,
+}
+
+/// The queue does not work any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Dead;
 
 /// Why a flush could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotSent {
-    /// For want of memory: nothing was made available to the host, and trying later can help.
+    /// For want of memory or of space for a mapping: the host saw nothing, and trying later can
+    /// help. The driver calls [`Engine::pump()`] then.
     Again,
-    /// The queue does not work (any more).
+    /// The queue does not work.
     Dead,
+}
+
+/// How callers end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ended {
+    /// Their stores are durable.
+    Done,
+    /// Their stores may not be: the host failed the flush.
+    Failed(Failure),
+    /// Their stores may not be: the engine broke.
+    Broken,
 }
 
 /// Why a flush failed, although the host answered it.
@@ -95,88 +151,50 @@ pub enum NotSent {
 pub enum Failure {
     /// The host's status, which is not zero.
     Status(u32),
-    /// The answer has this length in place of [`RESPONSE_LEN`].
+    /// The response was not written, or not in full: the host reports this length.
     Length(u32),
 }
 
-/// What a used element says about the flush it was taken for.
+/// Why a caller was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
-    /// It is durable.
-    Done,
-    /// It may not be.
-    Failed(Failure),
-    /// Nothing: the response buffer was not written. The element has this length.
-    Untouched(u32),
+pub enum Refused {
+    /// The device is broken.
+    Broken,
+    /// The device is removed in good order: not worth a message.
+    Closed,
 }
 
-impl Answer {
-    /// Judges a used element by the length it reports and by the value (in CPU byte order) that
-    /// its response buffer holds.
-    pub fn judge(len: u32, value: u32) -> Self {
-        if value == UNANSWERED {
-            Self::Untouched(len)
-        } else if len != RESPONSE_LEN {
-            Self::Failed(Failure::Length(len))
-        } else if value != 0 {
-            Self::Failed(Failure::Status(value))
-        } else {
-            Self::Done
-        }
-    }
-}
-
-/// What [`Engine::pump()`] did.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "callers may have to be ended, or the driver has to call again"]
-pub enum Pumped<B> {
-    /// There was nothing to send, or it could not be sent now and a later event will have it sent.
-    Nothing,
-    /// A flush is on its way.
-    Sent,
-    /// [`NotSent::Again`]: call [`Engine::pump()`] again, a little later.
-    Again,
-    /// The engine is broken from now on: end these callers with an I/O error.
-    Broken(B),
-}
-
-/// What an answer, or a used element that is none, means.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "callers may have to be ended"]
-pub enum Answered<B> {
-    /// End these callers with this result. Nobody is in the batch if the flush was sent only to
-    /// see whether a recovered queue works.
-    Ended(B, Result<(), Failure>),
-    /// Nobody ends. The ring is out of step with the host, which still owes it an answer. When
-    /// that comes, [`Engine::stray()`] is to be called; if it never does, the device is broken.
-    Stale,
-    /// Nobody ends. The ring is out of step with the host, which owes it nothing any more: recover
-    /// ([`Engine::recover()`]).
-    Recover,
-    /// Nobody ends and there is nothing to do: the engine had broken before.
-    Ignored,
-}
-
-/// What [`Engine::recover()`] decided.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "the device has to be reset, or callers have to be ended"]
-pub enum Recovery<B> {
-    /// Reset the device, call [`Engine::reset()`], make a new queue, call [`Engine::start()`].
-    Reset,
-    /// It was of no use the last time. The engine is broken: end these callers with an I/O error.
-    GiveUp(B),
+/// How the host reaches the responses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Responses {
+    /// At their guest physical address.
+    #[default]
+    Direct,
+    /// Through a mapping that lasts only as long as the request is in the queue (R7).
+    Mapped,
 }
 
 /// Whether flushes are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum Gate {
+enum Sending {
     /// Not now: callers wait.
     #[default]
-    Held,
+    Paused,
     /// Yes.
-    Open,
+    Running,
     /// Never again: callers are refused.
     Broken,
+}
+
+/// Whether the device stays in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Use {
+    #[default]
+    Serving,
+    /// The machine goes down: callers wait.
+    Retired,
+    /// The driver is removed: callers are refused.
+    Closed,
 }
 
 /// What the host owes the ring.
@@ -184,57 +202,60 @@ enum Gate {
 enum Owed {
     #[default]
     Nothing,
-    /// The answer to the batch in flight, in this response buffer.
-    Answer(usize),
-    /// An answer for which the ring has no descriptor any more.
-    Stray,
+    /// The answer to the flush in flight.
+    Answer,
+    /// An answer for which the ring has no descriptor any more (R5).
+    LateAnswer,
     /// Nothing, but the ring holds a used element too many.
     Surplus,
 }
 
-/// The state machine, for a driver with `N` response buffers; see the top of this file.
+/// The state machine; see the top of this file.
 ///
-/// After each of [`start()`], [`arrive()`] and [`answered()`] the driver calls [`pump()`], under
-/// the same lock. Every caller that was taken comes back exactly once, as part of a batch that is
-/// to be ended.
+/// After [`start()`], [`resume()`] and [`arrive()`] the driver calls [`pump()`], under the same
+/// lock. Each caller that was taken comes back exactly once, by [`Port::end()`].
 ///
 /// [`start()`]: Engine::start
+/// [`resume()`]: Engine::resume
 /// [`arrive()`]: Engine::arrive
-/// [`answered()`]: Engine::answered
 /// [`pump()`]: Engine::pump
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Engine<B, const N: usize = SLOTS> {
-    gate: Gate,
-    closed: bool,
+pub struct Engine<B> {
+    sending: Sending,
+    usage: Use,
     owed: Owed,
-    /// Callers that no flush has been sent for, or whose flush was lost.
+    responses: Responses,
+    /// Callers for which no flush was sent, or whose flush was lost.
     waiting: B,
     /// Callers of the flush that was sent last, until it is answered or a reset loses it.
     in_flight: B,
-    /// Response buffers, one bit each, that the host may still write to though their flush is lost.
-    missing: u32,
+    /// A flush was lost to a reset, and the host may yet answer it.
+    lost: bool,
     /// The device was recovered at its own request, and has answered no flush since.
     recovered: bool,
-    /// The device was recovered for a ring out of step, and has answered no flush since.
+    /// The device was recovered because of its ring, and has answered no flush since.
     resynced: bool,
     /// Callers taken and not yet reported by `completed()`.
     held: usize,
 }
 
-impl<B: Batch, const N: usize> Engine<B, N> {
+impl<B: Batch> Engine<B> {
     /// Makes an engine that has no queue yet: callers wait until [`Engine::start()`].
     pub fn new() -> Self {
-        const { assert!(N >= 1 && N <= 32) };
         Self::default()
     }
 
     /// There is a queue, ready for use: callers that have waited for it are sent from now on.
-    ///
-    /// This also ends [`Engine::quiesce()`] when the device was not reset after all. It does
-    /// nothing to a broken engine.
-    pub fn start(&mut self) {
-        if self.gate == Gate::Held {
-            self.gate = Gate::Open;
+    pub fn start(&mut self, responses: Responses) {
+        self.responses = responses;
+        self.resume();
+    }
+
+    /// Ends [`Engine::quiesce()`] when the device was not reset after all. A broken or retired
+    /// engine stays as it is.
+    pub fn resume(&mut self) {
+        if self.sending == Sending::Paused && self.usage != Use::Retired {
+            self.sending = Sending::Running;
         }
     }
 
@@ -243,10 +264,10 @@ impl<B: Batch, const N: usize> Engine<B, N> {
     where
         B: Join<C>,
     {
-        if self.gate == Gate::Broken {
+        if self.is_broken() {
             return Err((Refused::Broken, caller));
         }
-        if self.closed {
+        if self.usage == Use::Closed {
             return Err((Refused::Closed, caller));
         }
         self.waiting.join(caller);
@@ -255,100 +276,109 @@ impl<B: Batch, const N: usize> Engine<B, N> {
     }
 
     /// Sends a flush if there is need of one and it can be sent now.
-    ///
-    /// `add` sets the response buffer of the given number (less than `N`) to [`UNANSWERED`],
-    /// adds a request with it to the queue and notifies the host. If it reports
-    /// [`NotSent::Again`], nothing must have been made available to the host.
-    pub fn pump(&mut self, add: impl FnOnce(usize) -> Result<(), NotSent>) -> Pumped<B> {
-        if self.gate != Gate::Open || self.owed != Owed::Nothing {
-            return Pumped::Nothing;
+    pub fn pump(&mut self, port: &mut impl Port<B>) {
+        if self.sending != Sending::Running || self.owed != Owed::Nothing {
+            return;
         }
-        // A recovered queue proves itself, even if nobody waits: otherwise two requests for a
-        // recovery, far apart on an idle device, would look like a recovery that did not help.
+        // R8.
         if self.waiting.is_empty() && !self.recovered && !self.resynced {
-            return Pumped::Nothing;
+            return;
         }
-        let slot = self.missing.trailing_ones() as usize;
-        if slot >= N {
-            return Pumped::Broken(self.break_down());
+        // R6. The element's own interrupt has the driver recover the device.
+        if port.rearm() {
+            self.owed = Owed::Surplus;
+            return;
         }
-        match add(slot) {
+        match port.add(&self.waiting) {
             Ok(()) => {
-                self.owed = Owed::Answer(slot);
+                self.owed = Owed::Answer;
                 mem::swap(&mut self.in_flight, &mut self.waiting);
-                Pumped::Sent
             }
-            Err(NotSent::Again) => Pumped::Again,
-            Err(NotSent::Dead) => {
-                // It may have been made available before the queue was found not to work.
-                self.missing |= 1 << slot;
-                Pumped::Broken(self.break_down())
-            }
+            Err(NotSent::Again) => (),
+            Err(NotSent::Dead) => self.fail("no flush can be sent", port),
         }
     }
 
-    /// Returns the callers of the flush sent last, until it is answered or a reset loses it.
-    pub fn in_flight(&self) -> &B {
-        &self.in_flight
+    /// The queue's callback: takes the answers that are there, and sends what waits for them.
+    pub fn drain(&mut self, port: &mut impl Port<B>) {
+        while self.owed == Owed::Answer {
+            match port.take() {
+                Ok(Some(used)) => {
+                    self.answered(used, port);
+                    self.pump(port);
+                }
+                // `take()` has looked since the last answer was taken.
+                Ok(None) => return,
+                Err(Dead) => return self.fail("the queue is broken", port),
+            }
+        }
+        // R6, and the surplus answer of R5.
+        if self.owed != Owed::Surplus && port.rearm() {
+            self.owed = Owed::Surplus;
+        }
     }
 
-    /// Returns whether a flush is in flight, so that a used element can be taken from the queue.
-    ///
-    /// A used element while there is none is for [`Engine::stray()`]; taking it from the queue
-    /// would find no descriptor and break the queue.
-    pub fn expects_answer(&self) -> bool {
-        matches!(self.owed, Owed::Answer(_))
-    }
+    /// The request of the flush in flight was taken from the queue.
+    fn answered(&mut self, used: Used, port: &mut impl Port<B>) {
+        // R3, R7.
+        let is_written = used.value != UNANSWERED
+            && (self.responses == Responses::Direct || used.len >= RESPONSE_LEN);
 
-    /// A used element was taken from the queue.
-    pub fn answered(&mut self, answer: Answer) -> Answered<B> {
-        let Owed::Answer(slot) = self.owed else {
-            return self.stray();
+        let how = if !is_written && (used.len == RESPONSE_LEN || self.lost) {
+            return self.late(port);
+        } else if !is_written {
+            // Hosts return a request empty that they refuse.
+            Ended::Failed(Failure::Length(used.len))
+        } else if used.value != 0 {
+            Ended::Failed(Failure::Status(used.value))
+        } else {
+            Ended::Done
         };
-        let result = match answer {
-            Answer::Done => Ok(()),
-            Answer::Failed(failure) => Err(failure),
-            // Hosts that refuse a request return it empty. While an answer is missing, it could
-            // also be that one.
-            Answer::Untouched(len) if len != RESPONSE_LEN && self.missing == 0 => {
-                Err(Failure::Length(len))
-            }
-            Answer::Untouched(_) => {
-                // The answer to a flush that an earlier reset lost. The one in flight is not lost
-                // on the host, but its own answer can no longer be told from others.
-                self.missing |= 1 << slot;
-                self.owed = Owed::Stray;
-                return if self.gate == Gate::Broken {
-                    Answered::Ignored
-                } else {
-                    Answered::Stale
-                };
-            }
-        };
+
         self.owed = Owed::Nothing;
-        if self.gate == Gate::Broken {
-            return Answered::Ignored;
+        if self.is_broken() {
+            return;
         }
         self.recovered = false;
         self.resynced = false;
-        Answered::Ended(mem::take(&mut self.in_flight), result)
+        port.end(mem::take(&mut self.in_flight), how);
     }
 
-    /// The queue holds a used element, although no flush is in flight.
-    pub fn stray(&mut self) -> Answered<B> {
-        debug_assert!(!self.expects_answer());
-        self.owed = Owed::Surplus;
-        if self.gate == Gate::Broken {
-            Answered::Ignored
-        } else {
-            Answered::Recover
+    /// The used element was that of a lost flush. The host still works on the flush in flight.
+    fn late(&mut self, port: &mut impl Port<B>) {
+        self.owed = Owed::LateAnswer;
+        self.lose(port);
+    }
+
+    /// The host may still write the response of the flush in flight, and the driver cannot wait.
+    fn lose(&mut self, port: &mut impl Port<B>) {
+        self.lost = true;
+        port.give_up_request();
+        if self.responses == Responses::Mapped {
+            self.fail("a flush was lost behind an IOMMU or a bounce buffer", port);
         }
+    }
+
+    /// Returns how the host reaches the response of the flush in flight.
+    pub fn responses(&self) -> Responses {
+        self.responses
+    }
+
+    /// Returns whether a flush is in flight.
+    pub fn expects_answer(&self) -> bool {
+        self.owed == Owed::Answer
+    }
+
+    /// Returns whether the ring holds a used element too many, so that the device has to be
+    /// recovered.
+    pub fn is_out_of_step(&self) -> bool {
+        self.owed == Owed::Surplus
     }
 
     /// Sends nothing more until [`Engine::start()`]; callers are still taken, and wait.
     pub fn quiesce(&mut self) {
-        if self.gate == Gate::Open {
-            self.gate = Gate::Held;
+        if self.sending == Sending::Running {
+            self.sending = Sending::Paused;
         }
     }
 
@@ -358,20 +388,17 @@ impl<B: Batch, const N: usize> Engine<B, N> {
         self.is_broken() || matches!(self.owed, Owed::Nothing | Owed::Surplus)
     }
 
-    /// The device was reset and its queue is gone, with the flush in flight, if there was one: its
-    /// callers wait again, before all others.
+    /// The device was reset and its queue is gone. The flush in flight, if there is one, is lost:
+    /// its callers wait again, before all others.
     ///
-    /// To be called when the host can no longer use the old queue and not yet the new one, and the
-    /// old one has been looked at a last time: an answer that nobody reads takes its error with it.
-    /// `is_written` tells whether the response buffer of this number (less than `N`) holds
-    /// anything but [`UNANSWERED`].
-    pub fn reset(&mut self, is_written: impl Fn(usize) -> bool) {
-        if let Owed::Answer(slot) = self.owed {
-            self.missing |= 1 << slot;
-        }
-        for slot in 0..N {
-            if self.missing & 1 << slot != 0 && is_written(slot) {
-                self.missing &= !(1 << slot);
+    /// To be called when the host can no longer use the old queue and not yet the new one.
+    /// `unread` is what the old queue held in answer to the flush in flight: a host tells an error
+    /// once.
+    pub fn reset(&mut self, unread: Option<Used>, port: &mut impl Port<B>) {
+        if self.owed == Owed::Answer {
+            match unread {
+                Some(used) => self.answered(used, port),
+                None => self.lose(port),
             }
         }
         self.owed = Owed::Nothing;
@@ -379,41 +406,65 @@ impl<B: Batch, const N: usize> Engine<B, N> {
         self.quiesce();
     }
 
-    /// The device asks for a reset, or [`Answered::Recover`] did. Quiesces.
+    /// The device asks for a reset, or its ring is out of step. Returns whether the driver is to
+    /// reset it, call [`Engine::reset()`], make a new queue, and call [`Engine::start()`].
     ///
-    /// The device is given up if it was recovered for the same reason before and has not answered
-    /// a single flush since.
-    pub fn recover(&mut self) -> Recovery<B> {
+    /// The engine breaks if the device was recovered for the same reason before (R8).
+    pub fn recover(&mut self, port: &mut impl Port<B>) -> bool {
+        if self.is_broken() {
+            return false;
+        }
         let again = match self.owed {
-            Owed::Nothing | Owed::Answer(_) => mem::replace(&mut self.recovered, true),
-            Owed::Stray | Owed::Surplus => mem::replace(&mut self.resynced, true),
+            Owed::Nothing | Owed::Answer => mem::replace(&mut self.recovered, true),
+            Owed::LateAnswer | Owed::Surplus => mem::replace(&mut self.resynced, true),
         };
-        if again || self.gate == Gate::Broken {
-            return Recovery::GiveUp(self.break_down());
+        if again {
+            self.fail("a reset did not help", port);
+            return false;
         }
         self.quiesce();
-        Recovery::Reset
+        true
     }
 
-    /// The device does not work, or is gone: returns everybody, to be ended with an I/O error.
+    /// The device does not work, or is gone: all callers end with an I/O error.
     ///
-    /// From now on every caller is refused and no answer acknowledges anything. Calling it again
-    /// is harmless and returns nobody.
-    #[must_use = "these callers have to be ended"]
-    pub fn break_down(&mut self) -> B {
-        self.gate = Gate::Broken;
+    /// From now on each caller is refused and no answer acknowledges anything. Calling it again is
+    /// harmless.
+    pub fn fail(&mut self, why: &'static str, port: &mut impl Port<B>) {
+        if !self.is_broken() {
+            port.broke(why);
+            self.break_down(port);
+        }
+    }
+
+    /// As [`Engine::fail()`], at the end of an orderly removal, which is no fault.
+    pub fn break_down(&mut self, port: &mut impl Port<B>) {
+        self.sending = Sending::Broken;
         self.requeue();
-        mem::take(&mut self.waiting)
+        if !self.waiting.is_empty() {
+            port.end(mem::take(&mut self.waiting), Ended::Broken);
+        }
     }
 
     /// Returns whether the engine is broken.
     pub fn is_broken(&self) -> bool {
-        self.gate == Gate::Broken
+        self.sending == Sending::Broken
+    }
+
+    /// The machine goes down: nothing is sent any more, and callers wait.
+    pub fn retire(&mut self) {
+        self.quiesce();
+        self.usage = Use::Retired;
     }
 
     /// Refuses new callers; those that are here are still served.
     pub fn close(&mut self) {
-        self.closed = true;
+        self.usage = Use::Closed;
+    }
+
+    /// Returns whether [`Engine::retire()`] or [`Engine::close()`] was called.
+    pub fn is_ending(&self) -> bool {
+        self.usage != Use::Serving
     }
 
     /// The driver has ended `callers` more of those it got back.
@@ -422,19 +473,13 @@ impl<B: Batch, const N: usize> Engine<B, N> {
         self.held = self.held.saturating_sub(callers);
     }
 
-    /// Returns whether nobody is left, also not with the driver ([`Engine::completed()`]), and it
-    /// [is quiet](Engine::is_quiet).
+    /// Returns whether no caller is left, also not with the driver ([`Engine::completed()`]), and
+    /// the engine [is quiet](Engine::is_quiet).
     pub fn is_idle(&self) -> bool {
         self.held == 0 && self.is_quiet()
     }
 
-    /// Returns whether the host may still write to a response buffer, even after a reset: then
-    /// their memory must not be used for anything else.
-    pub fn host_may_write(&self) -> bool {
-        self.missing != 0 || self.expects_answer()
-    }
-
-    /// Puts the batch in flight back, before those who wait.
+    /// Puts the batch in flight back, before the callers that wait.
     fn requeue(&mut self) {
         self.in_flight.append(&mut self.waiting);
         mem::swap(&mut self.in_flight, &mut self.waiting);

@@ -4,14 +4,17 @@
 //!
 //! Two kinds of callers come from libnvdimm ([`RegionProvider`]): those that sleep until their
 //! stores are durable, and those that leave a bio to be completed then. Both join the engine's next
-//! batch under the one lock, which also protects the virtqueue. Whoever finds nothing in flight
-//! sends the flush itself; the queue's callback ends the batch that was answered and sends the next
-//! one at once. Sleepers are woken there, and bios that are nothing but a flush are completed, as
-//! somebody sleeps behind them, too. Bios with FUA are completed in order by a work item on the
-//! device's ordered queue, which can make progress under memory pressure: what follows on their
-//! data can be a lot. Nothing is allocated on the way.
+//! batch under the one lock, which also protects the virtqueue. A caller that finds nothing in
+//! flight sends the flush itself; the queue's callback ends the batch that was answered and sends
+//! the next one. What can be done without the lock is done without it, in this order: the host is
+//! notified, since a notification may take as long as an exit from the guest; callers that sleep
+//! are woken, and bios that are nothing but a flush are completed, as a task sleeps behind them,
+//! too. Bios with FUA are completed in order by a work item on the device's ordered queue, which
+//! makes progress under memory pressure: what follows on their data can be a lot. Nothing is
+//! allocated on the way.
 
 mod faults;
+mod path;
 
 use crate::{
     callers::{
@@ -19,26 +22,23 @@ use crate::{
         Sleeper, //
     },
     engine::{
-        Answer,
-        Answered,
         Engine,
-        Failure,
-        NotSent,
-        Pumped,
-        Recovery,
         Refused,
-        RESPONSE_LEN,
-        SLOTS,
-        UNANSWERED, //
+        Responses, //
     },
     stats::Stats,
-    trace, //
+    trace,
+    watchdog::{
+        Expiry,
+        Look,
+        Subject,
+        Watch, //
+    }, //
 };
 use core::mem;
 use faults::Faults;
 use kernel::{
-    alloc::abandon::abandon,
-    block::bio::BioList,
+    debugfs::ScopedDir,
     device, new_condvar, new_spinlock_irq,
     nvdimm::{
         self,
@@ -49,6 +49,11 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu,
         Arc,
         CondVar,
         SpinLockIrq,
@@ -56,15 +61,10 @@ use kernel::{
     },
     time::{
         delay::fsleep,
-        msecs_to_jiffies,
-        Delta,
-        Instant,
-        Monotonic, //
+        Delta, //
     },
-    uapi,
     virtio::{
-        Command,
-        Le32,
+        Notifier,
         Virtqueue, //
     },
     workqueue::{
@@ -74,223 +74,42 @@ use kernel::{
         OrderedQueue, //
     },
 };
-
-/// A flush request, and the host's status.
-pub(crate) type Request = KBox<Command<Le32, Le32>>;
+pub(crate) use path::Request;
+use path::{
+    Complaint,
+    Path, //
+};
 
 /// What the lock protects. The lock is innermost: it is taken in the queue's callback, where the
 /// transport may hold a lock of its own.
 struct State {
-    /// For trace events.
-    dev: ARef<device::Device>,
     engine: Engine<Callers>,
-    /// [`None`] while the device is suspended or reset.
-    queue: Option<Virtqueue<Request>>,
-    /// The requests that are not in the queue, by the engine's numbers.
-    requests: [Option<Request>; SLOTS],
-    /// The number of the request that is in the queue, or was last.
-    posted: usize,
-    /// Bios whose flush has ended, with their status, for the work item to complete.
-    finished: BioList,
-    /// The same, for whoever has the lock to complete when it is released.
-    flushed: BioList,
-    /// The ring is out of step with the host: the device has to be recovered.
-    out_of_step: bool,
-    /// The device is on its way out, and not worth a recovery.
-    closed: bool,
-    /// Memory ran short: the work item is to send the flush.
-    starved: bool,
-    /// Counts answers, so that a host can be told from a hung one.
-    answers: u64,
-    /// What `answers` was when the watchdog last looked.
-    checked: u64,
-    /// How often in a row it saw somebody wait and no answer.
-    silent: u32,
-    /// The number of `stats.flushes` is that of the batch in flight.
-    stats: Stats,
-    /// When the flush in flight was sent.
-    sent: Instant<Monotonic>,
-}
-
-/// What is worth a line in the log; printed when the lock was released.
-enum Complaint {
-    /// The host failed a flush, this often so far.
-    Failed(Failure, u64),
-    /// The device is unusable from now on.
-    Broken(&'static str),
+    path: Path,
+    watch: Watch,
+    /// How many tasks wait for `changed`.
+    watchers: usize,
 }
 
 impl State {
-    fn new(dev: ARef<device::Device>) -> Result<Self> {
-        let mut requests = [const { None }; SLOTS];
-
-        for request in &mut requests {
-            let command = Command::new(
-                Le32::new(uapi::VIRTIO_PMEM_REQ_TYPE_FLUSH),
-                Le32::new(UNANSWERED),
-            );
-            *request = Some(KBox::new(command, GFP_KERNEL)?);
-        }
-
-        Ok(Self {
-            dev,
-            engine: Engine::new(),
-            queue: None,
-            requests,
-            posted: 0,
-            finished: BioList::new(),
-            flushed: BioList::new(),
-            out_of_step: false,
-            closed: false,
-            starved: false,
-            answers: 0,
-            checked: 0,
-            silent: 0,
-            stats: Stats::default(),
-            sent: Instant::now(),
-        })
-    }
-
     /// Sends the next flush if there is need of one and it can be sent now.
-    fn pump(&mut self) -> Option<Complaint> {
-        let Self {
-            engine,
-            queue,
-            requests,
-            posted,
-            ..
-        } = self;
-
-        let pumped = engine.pump(|slot| {
-            let queue = queue.as_mut().ok_or(NotSent::Dead)?;
-            let mut request = requests[slot].take().ok_or(NotSent::Dead)?;
-
-            *posted = slot;
-            request.set_response(Le32::new(UNANSWERED));
-            match queue.add(request, GFP_ATOMIC) {
-                Ok(()) if queue.kick() => Ok(()),
-                Ok(()) => Err(NotSent::Dead),
-                Err((err, request)) => {
-                    requests[slot] = Some(request);
-                    // Only mapping for a vIOMMU can run out of memory.
-                    Err(if err == ENOMEM {
-                        NotSent::Again
-                    } else {
-                        NotSent::Dead
-                    })
-                }
-            }
-        });
-
-        match pumped {
-            Pumped::Nothing => None,
-            Pumped::Sent => {
-                let callers = self.engine.in_flight().len();
-
-                self.stats.sent(callers);
-                if cfg!(CONFIG_DEBUG_FS) {
-                    self.sent = Instant::now();
-                }
-                trace::send(&self.dev, self.stats.flushes, callers);
-                None
-            }
-            Pumped::Again => {
-                self.starved = true;
-                None
-            }
-            Pumped::Broken(callers) => {
-                self.end(callers, Err(EIO));
-                Some(Complaint::Broken("no flush can be sent"))
-            }
-        }
+    fn pump(&mut self) {
+        self.engine.pump(&mut self.path);
     }
 
     /// A caller is to join the next batch.
     fn arrived(&mut self, sleeps: bool) {
-        self.stats.callers += 1;
-        trace::arrive(&self.dev, self.stats.flushes + 1, sleeps);
+        self.path.stats.callers += 1;
+        trace::arrive(&self.path.dev, self.path.stats.flushes + 1, sleeps);
     }
 
-    /// Ends a batch: wakes those who sleep. The bios are completed later, without the lock.
-    fn end(&mut self, mut callers: Callers, result: Result) {
-        trace::complete(&self.dev, self.stats.flushes, callers.len(), result);
-
-        callers.waiters.complete_all(result);
-        self.engine.completed(callers.sleeping);
-
-        if let Err(err) = result {
-            callers.bios.set_error(err);
-            callers.flushes.set_error(err);
-        }
-        self.finished.append(&mut callers.bios);
-        self.flushed.append(&mut callers.flushes);
+    /// Fails all callers, now and in future.
+    fn fail(&mut self, why: &'static str) {
+        self.engine.fail(why, &mut self.path);
     }
 
-    /// Fails everybody, for good.
-    fn give_up(&mut self) {
-        let callers = self.engine.break_down();
-
-        self.end(callers, Err(EIO));
-    }
-
-    /// As [`give_up`](Self::give_up), if that is still to be done.
-    fn give_up_for(&mut self, reason: &'static str) -> Option<Complaint> {
-        if self.engine.is_broken() {
-            return None;
-        }
-        self.give_up();
-        Some(Complaint::Broken(reason))
-    }
-
-    /// Takes the answer from the queue, if it is there.
-    fn take_answer(&mut self) -> Option<Answer> {
-        let (request, len) = self.queue.as_mut()?.get()?;
-        let status = request.response().get();
-
-        if cfg!(CONFIG_DEBUG_FS) {
-            self.stats.answered(self.sent.elapsed());
-        }
-        trace::answer(&self.dev, self.stats.flushes, len, status);
-        self.requests[self.posted] = Some(request);
-        self.answers = self.answers.wrapping_add(1);
-        Some(Answer::judge(len, status))
-    }
-
-    /// Ends the batch that `answer` is for.
-    fn answered(&mut self, answered: Answered<Callers>) -> Option<Complaint> {
-        match answered {
-            Answered::Ended(callers, Ok(())) => {
-                self.end(callers, Ok(()));
-                None
-            }
-            Answered::Ended(callers, Err(failure)) => {
-                self.end(callers, Err(EIO));
-                self.stats.errors += 1;
-                Some(Complaint::Failed(failure, self.stats.errors))
-            }
-            Answered::Recover => {
-                self.out_of_step = true;
-                None
-            }
-            Answered::Stale | Answered::Ignored => None,
-        }
-    }
-
-    /// Whether the work item has something to do.
-    fn has_work(&self) -> bool {
-        self.starved || !self.finished.is_empty()
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        // A reset does not stop a host that is in the middle of a flush: QEMU writes the answer
-        // nevertheless. What it may write to must not become somebody else's memory.
-        if self.engine.host_may_write() {
-            for request in self.requests.iter_mut().filter_map(Option::take) {
-                abandon(request);
-            }
-        }
+    /// Whether the queue has broken, which no callback tells.
+    fn is_queue_broken(&self) -> bool {
+        self.path.queue.as_ref().is_some_and(Virtqueue::is_broken)
     }
 }
 
@@ -300,58 +119,87 @@ struct Shared {
     dev: ARef<device::Device>,
     #[pin]
     state: SpinLockIrq<State>,
-    /// Somebody may wait for the engine to become quiet or idle.
+    /// The state has changed while a task waits for that.
     #[pin]
     changed: CondVar,
 }
 
 impl Shared {
-    fn complain(&self, complaint: Option<Complaint>) {
-        match complaint {
-            None => {}
-            Some(Complaint::Failed(failure, times)) => {
-                if times.is_power_of_two() {
-                    dev_err!(
-                        self.dev,
-                        "the host failed a flush: {:?}, failure number {}\n",
-                        failure,
-                        times
-                    );
-                }
-            }
-            Some(Complaint::Broken(reason)) => {
-                dev_err!(self.dev, "{}: giving up on the device\n", reason)
-            }
-        }
-    }
-
-    /// Completes bios that have their status. Any context, without the lock.
-    fn complete(&self, mut bios: BioList) {
-        let completed = bios.len();
-
-        bios.complete_all(Ok(()));
-        self.state.lock().engine.completed(completed);
-        self.changed.notify_all();
-    }
-
-    /// Waits until `condition` holds, but not for longer than a host may take without progress.
-    fn wait_until(&self, condition: impl Fn(&Engine<Callers>) -> bool) -> Result {
+    /// Runs `f` under the lock, and then does without the lock what follows from the new state.
+    /// Returns also whether there is work for the work item. Any context.
+    fn update<R>(&self, f: impl FnOnce(&mut State) -> R) -> (R, bool) {
+        // Keeps the queue until it was notified.
+        let rcu = rcu::read_lock();
         let mut state = self.state.lock();
+        let result = f(&mut state);
+        let (outcome, ended) = state.path.take_outcome();
+        let work = state.path.has_work();
+        let watched = state.watchers > 0;
+        let notifier = if mem::take(&mut state.path.notify) {
+            state.path.queue.as_ref().map(|queue| queue.notifier(&rcu))
+        } else {
+            None
+        };
 
-        loop {
-            let answers = state.answers;
-            let mut left = msecs_to_jiffies(timeout_ms());
+        // They end below, in a context that ends before the device does: a callback, a caller that
+        // holds the region, the removal itself.
+        state.engine.completed(ended);
+        drop(state);
 
-            while !condition(&state.engine) && left > 0 {
-                left = self.changed.wait_timeout(&mut state, left);
+        let notified = notifier.is_none_or(Notifier::notify);
+        drop(rcu);
+
+        if let Some(complaint) = outcome.complaint {
+            complaint.print(&self.dev);
+        }
+        outcome.end();
+        if watched {
+            self.changed.notify_all();
+        }
+        if !notified {
+            return (result, self.give_up_if_broken() || work);
+        }
+        (result, work)
+    }
+
+    /// Fails all callers if the queue has broken. Returns whether there is work for the work item.
+    /// Any context.
+    fn give_up_if_broken(&self) -> bool {
+        let fail = |state: &mut State| {
+            if state.is_queue_broken() {
+                state.fail("the queue is broken");
             }
+        };
+
+        self.update(fail).1
+    }
+
+    /// Waits until `condition` holds; `hopeless` tells, without the lock, that it cannot hold any
+    /// more. The device has to be watched ([`Flush::watch`]). May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ETIMEDOUT`] if the watch has expired.
+    fn wait_until(
+        &self,
+        condition: impl Fn(&Engine<Callers>) -> bool,
+        hopeless: impl Fn() -> bool,
+    ) -> Result {
+        while !hopeless() {
+            let mut state = self.state.lock();
+
             if condition(&state.engine) {
                 return Ok(());
             }
-            if state.answers == answers {
+            if state.watch.has_expired() {
                 return Err(ETIMEDOUT);
             }
+            state.watchers += 1;
+            // Each look of the watchdog ends it, too.
+            self.changed.wait(&mut state);
+            state.watchers -= 1;
         }
+        Ok(())
     }
 }
 
@@ -360,11 +208,11 @@ impl EmbeddedWork for Shared {
         loop {
             let (mut finished, starved) = {
                 let mut state = this.state.lock();
-                let mut finished = mem::take(&mut state.finished);
 
-                // Only if it was this work item that could not send.
-                finished.append(&mut mem::take(&mut state.flushed));
-                (finished, mem::take(&mut state.starved))
+                (
+                    mem::take(&mut state.path.finished),
+                    mem::take(&mut state.path.starved),
+                )
             };
 
             if finished.is_empty() && !starved {
@@ -379,13 +227,10 @@ impl EmbeddedWork for Shared {
                 fsleep(Delta::from_millis(1));
             }
 
-            let mut state = this.state.lock();
-            state.engine.completed(completed);
-            let complaint = state.pump();
-            drop(state);
-
-            this.complain(complaint);
-            this.changed.notify_all();
+            this.update(|state| {
+                state.engine.completed(completed);
+                state.pump();
+            });
         }
     }
 }
@@ -397,26 +242,20 @@ pub(crate) struct Flush {
     #[pin]
     shared: Embedded<Shared>,
     ordered: OrderedQueue,
+    /// How many seconds a wait may last without progress.
+    timeout: Atomic<u32>,
     faults: Faults,
-}
-
-/// The time that a host may take without progress, in milliseconds.
-fn timeout_ms() -> u32 {
-    crate::timeout_secs().saturating_mul(1000)
-}
-
-/// How often the watchdog looks during that time.
-const LOOKS: u32 = 4;
-
-/// The time between two of the watchdog's looks.
-pub(crate) fn watch_interval() -> Delta {
-    Delta::from_millis((timeout_ms() / LOOKS).into())
 }
 
 impl Flush {
     /// The flush path of `dev`, without a queue yet: callers wait. May sleep.
     pub(crate) fn new(dev: ARef<device::Device>) -> Result<Arc<Self>> {
-        let state = State::new(dev.clone())?;
+        let state = State {
+            engine: Engine::new(),
+            path: Path::new(dev.clone()),
+            watch: Watch::default(),
+            watchers: 0,
+        };
 
         Arc::pin_init(
             try_pin_init!(Self {
@@ -431,253 +270,244 @@ impl Flush {
                 ordered: OrderedQueue::builder()
                     .mem_reclaim()
                     .build(c"virtio-pmem-flush")?,
+                timeout: Atomic::new(crate::timeout_secs()),
                 faults: Faults::new(),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Runs `f` under the lock, and then what follows from the new state. Any context.
-    fn update<R>(&self, f: impl FnOnce(&mut State) -> (R, Option<Complaint>)) -> R {
-        let mut state = self.shared.state.lock();
-        let (result, complaint) = f(&mut state);
-        let flushed = mem::take(&mut state.flushed);
+    /// Makes the files of the device in debugfs.
+    pub(crate) fn show<'data>(&'data self, dir: &ScopedDir<'data, '_>) {
+        dir.read_callback_file(c"stats", self, &|flush: &Self, f| flush.stats().show(f));
+        dir.read_write_file(c"timeout", &self.timeout);
+        self.show_faults(dir);
+    }
 
-        if state.has_work() {
+    /// As [`Shared::update`], and starts the work item.
+    fn update<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        let (result, work) = self.shared.update(f);
+
+        if work {
             self.shared.enqueue(&self.ordered);
-        }
-        drop(state);
-
-        self.shared.complain(complaint);
-        if !flushed.is_empty() {
-            self.shared.complete(flushed);
         }
         result
     }
 
-    /// Gives the flush path its queue. The device is not ready yet. Any context.
-    pub(crate) fn attach(&self, queue: Virtqueue<Request>) {
-        self.shared.state.lock().queue = Some(queue);
-    }
-
-    /// The device is ready: callers that have waited are sent. Any context.
-    pub(crate) fn start(&self) {
-        self.update(|state| {
-            state.engine.start();
-            ((), state.pump())
-        });
-    }
-
-    /// Sends nothing more and waits for the answer in flight. May sleep.
+    /// Whether the device can be started. Any context.
     ///
     /// # Errors
     ///
-    /// [`ETIMEDOUT`] if the host makes no progress. [`start`](Self::start) serves callers again.
-    pub(crate) fn quiesce(&self) -> Result {
-        self.shared.state.lock().engine.quiesce();
-        self.shared.wait_until(Engine::is_quiet)
+    /// [`EIO`] if it was given up.
+    pub(crate) fn check(&self) -> Result {
+        if self.shared.state.lock().engine.is_broken() {
+            Err(EIO)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Resets the device and gives up its queue; whoever was in flight waits for the next
-    /// [`start`](Self::start). May sleep.
+    /// Gives the flush path its queue. The device is not ready yet. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if there is no memory for a request.
+    pub(crate) fn attach(&self, queue: Virtqueue<Request>) -> Result {
+        let request = if self.shared.state.lock().path.has_no_request() {
+            Some(Path::new_request()?)
+        } else {
+            None
+        };
+        let mut state = self.shared.state.lock();
+
+        if let Some(request) = request {
+            state.path.set_request(request);
+        }
+        state.path.queue = Some(queue);
+        Ok(())
+    }
+
+    /// The device is ready: callers that have waited are sent. Any context.
+    ///
+    /// # Errors
+    ///
+    /// [`EIO`] if the device was given up meanwhile.
+    pub(crate) fn start(&self, responses: Responses) -> Result {
+        self.update(|state| {
+            state.engine.start(responses);
+            state.pump();
+        });
+        self.check()
+    }
+
+    /// Sends nothing more and waits for the answer in flight, unless `hopeless` tells that it
+    /// cannot come. The device has to be watched. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ETIMEDOUT`] if the host makes no progress; [`resume`](Self::resume) serves callers again.
+    pub(crate) fn quiesce(&self, hopeless: impl Fn() -> bool) -> Result {
+        self.shared.state.lock().engine.quiesce();
+        self.shared.wait_until(Engine::is_quiet, hopeless)
+    }
+
+    /// Ends [`quiesce`](Self::quiesce) without a reset. Any context.
+    pub(crate) fn resume(&self) {
+        self.update(|state| {
+            state.engine.resume();
+            state.pump();
+        });
+    }
+
+    /// Resets the device and gives up its queue; the callers of the flush in flight wait for the
+    /// next [`start`](Self::start). The device has to be watched. May sleep.
     pub(crate) fn detach(&self) {
-        let queue = {
+        let (queue, responses, is_owed) = {
             let mut state = self.shared.state.lock();
 
-            // Nobody may send from here to the reset.
+            // Nothing may be sent from here to the reset.
             state.engine.quiesce();
-            state.queue.take()
+            (
+                state.path.queue.take(),
+                state.engine.responses(),
+                state.engine.expects_answer(),
+            )
         };
         let Some(queue) = queue else {
             return;
         };
 
-        // There is one at most.
-        for request in queue.close() {
-            self.update(|state| {
-                let response = request.response().get();
+        let mut closed = queue.close();
+        // The request of the flush in flight, and the used length if it has one.
+        let mut left = None;
 
-                state.requests[state.posted] = Some(request);
-                // An answer that nobody has read would take its error with it.
-                if response != UNANSWERED && state.engine.expects_answer() {
-                    let answered = state.engine.answered(Answer::judge(RESPONSE_LEN, response));
-
-                    ((), state.answered(answered))
-                } else {
-                    ((), None)
-                }
-            });
+        if is_owed {
+            left = closed.get().map(|(request, len)| (request, Some(len)));
+            // Without a mapping the response can be read whether or not the host says that it was
+            // written. With one, the request stays in the queue and mapped.
+            if left.is_none() && responses == Responses::Direct {
+                left = closed.next().map(|request| (request, None));
+            }
         }
+        closed.leave();
 
         self.update(|state| {
-            let State {
-                engine, requests, ..
-            } = state;
+            let State { engine, path, .. } = state;
+            let unread = left.and_then(|(request, len)| path.take_back(request, len));
 
-            engine.reset(|slot| {
-                requests[slot]
-                    .as_ref()
-                    .is_some_and(|request| request.response().get() != UNANSWERED)
-            });
-            state.out_of_step = false;
-            ((), None)
+            engine.reset(unread, path);
         });
     }
 
-    /// Whether there is a queue that does not work as it should. Any context.
+    /// Whether the ring is out of step with the host, so that the device has to be recovered. Any
+    /// context.
     pub(crate) fn is_out_of_step(&self) -> bool {
-        self.shared.state.lock().out_of_step
+        self.shared.state.lock().engine.is_out_of_step()
     }
 
     /// What has happened so far. Any context.
-    pub(crate) fn stats(&self) -> Stats {
-        self.shared.state.lock().stats
+    fn stats(&self) -> Stats {
+        self.shared.state.lock().path.stats
     }
 
     /// Whether there is a queue. Any context.
     pub(crate) fn is_attached(&self) -> bool {
-        self.shared.state.lock().queue.is_some()
+        self.shared.state.lock().path.queue.is_some()
     }
 
-    /// The device is to be shut down, and must stay so. Any context.
+    /// The device is to be shut down, and must stay so; callers wait. Any context.
     pub(crate) fn retire(&self) {
-        self.shared.state.lock().closed = true;
+        self.shared.state.lock().engine.retire();
     }
 
     /// Whether [`close`](Self::close) or [`retire`](Self::retire) was called. Any context.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.shared.state.lock().closed
+    pub(crate) fn is_ending(&self) -> bool {
+        self.shared.state.lock().engine.is_ending()
     }
 
     /// Decides whether the device is worth a recovery; if not, it is given up. Any context.
     pub(crate) fn recover(&self) -> bool {
         self.update(|state| {
-            if state.engine.is_broken() {
-                return (false, None);
-            }
-            match state.engine.recover() {
-                Recovery::Reset => {
-                    state.stats.recoveries += 1;
-                    (true, None)
-                }
-                Recovery::GiveUp(callers) => {
-                    state.end(callers, Err(EIO));
-                    (false, Some(Complaint::Broken("a reset did not help")))
-                }
-            }
+            let recovers = state.engine.recover(&mut state.path);
+
+            state.path.stats.recoveries += u64::from(recovers);
+            recovers
         })
     }
 
-    /// Fails everybody who waits, and all who come. Any context.
-    pub(crate) fn give_up(&self, reason: &'static str) {
-        self.update(|state| ((), state.give_up_for(reason)));
-        self.shared.changed.notify_all();
+    /// Fails all callers, now and in future. Any context.
+    pub(crate) fn give_up(&self, why: &'static str) {
+        self.update(|state| state.fail(why));
     }
 
-    /// Fails everybody if the queue has broken, which nobody tells. Any context.
+    /// Fails all callers if the queue has broken, which no callback tells. Any context.
     pub(crate) fn give_up_if_broken(&self) {
-        let broken = self
-            .shared
-            .state
-            .lock()
-            .queue
-            .as_ref()
-            .is_some_and(Virtqueue::is_broken);
-
-        if broken {
-            self.give_up("the queue is broken");
+        if self.shared.give_up_if_broken() {
+            self.shared.enqueue(&self.ordered);
         }
     }
 
     /// The watchdog begins to look. Any context.
-    pub(crate) fn begin_watch(&self) {
-        self.shared.state.lock().silent = 0;
+    pub(crate) fn watch(&self, subject: Subject, expiry: Expiry) {
+        let mut state = self.shared.state.lock();
+        let answers = state.path.answers;
+
+        state.watch = Watch::new(subject, expiry, answers);
     }
 
-    /// The watchdog looks: gives up if somebody has waited for the whole time without an answer.
-    /// Any context.
-    pub(crate) fn check_progress(&self) {
-        self.update(|state| {
-            let waiting = !state.engine.is_idle() && state.answers == state.checked;
+    /// The watchdog does not look any more. Any context.
+    pub(crate) fn unwatch(&self) {
+        self.shared.state.lock().watch = Watch::default();
+    }
 
-            state.checked = state.answers;
-            state.silent = if waiting { state.silent + 1 } else { 0 };
-            // At the first of these looks somebody may have come just before.
-            if state.silent > LOOKS {
-                ((), state.give_up_for("the host does not answer"))
-            } else {
-                ((), None)
+    /// The watchdog looks. Any context.
+    pub(crate) fn look(&self) {
+        let timeout = self.timeout.load(Relaxed);
+
+        self.update(|state| {
+            let is_owed = !state.engine.is_idle();
+
+            if state.is_queue_broken() {
+                return state.fail("the queue is broken");
+            }
+            match state.watch.look(is_owed, state.path.answers, timeout) {
+                Look::Fine => (),
+                Look::Slow(subject, secs, limit) => {
+                    let complaint = Complaint::Slow(subject, secs, limit);
+
+                    state.path.outcome.complain(complaint);
+                }
+                Look::GiveUp => state.fail("the host does not answer"),
             }
         });
-        self.shared.changed.notify_all();
     }
 
     /// The queue's callback. Returns whether the device has to be recovered. Any context.
     pub(crate) fn used(&self) -> bool {
-        let out_of_step = self.update(|state| {
-            let mut complaint = None;
-            let unexpected = !state.engine.expects_answer();
-
-            while state.engine.expects_answer() {
-                let Some(answer) = state.take_answer() else {
-                    if state.queue.as_ref().is_some_and(Virtqueue::is_broken) {
-                        complaint = state.give_up_for("the queue is broken");
-                    }
-                    break;
-                };
-                let answered = state.engine.answered(answer);
-
-                complaint = state.answered(answered).or(complaint);
-                complaint = state.pump().or(complaint);
-            }
-
-            // Nothing is in flight. Is there an answer all the same? When the ring has just come
-            // out of step, another may have come under the same interrupt, and until it is seen, a
-            // host with EVENT_IDX gives none for the real one.
-            if unexpected || !(state.engine.expects_answer() || state.engine.is_quiet()) {
-                let stray = state
-                    .queue
-                    .as_mut()
-                    .is_some_and(|queue| !queue.enable_callback());
-
-                if stray {
-                    let answered = state.engine.stray();
-
-                    complaint = state.answered(answered).or(complaint);
-                }
-            }
-            (state.out_of_step, complaint)
-        });
-
-        self.shared.changed.notify_all();
-        out_of_step
+        self.update(|state| {
+            state.engine.drain(&mut state.path);
+            state.engine.is_out_of_step()
+        })
     }
 
-    /// Ends in good order: everybody is served, and all that was stored before is durable. Nobody
-    /// may come any more. A host that makes no progress is given up. May sleep.
+    /// Ends in good order: all callers are served, and all that was stored before is durable. New
+    /// callers are refused. A host that makes no progress is given up by the watchdog, which has to
+    /// look. May sleep.
     pub(crate) fn close(&self) {
         // The core's own last flush comes before the block layer's last write-back.
         if !self.shared.state.lock().engine.is_broken() && self.flush().is_err() {
             dev_err!(self.shared.dev, "the last flush failed\n");
         }
 
-        {
-            let mut state = self.shared.state.lock();
-
-            state.engine.close();
-            state.closed = true;
-        }
-        if self.shared.wait_until(Engine::is_idle).is_err() {
+        self.shared.state.lock().engine.close();
+        if self.shared.wait_until(Engine::is_idle, || false).is_err() {
             self.give_up("the host does not answer");
         }
     }
 
-    /// Fails who is left, without a word, and waits for the work item. May sleep.
+    /// Fails the callers that are left, silently, and waits for the work item. May sleep.
     pub(crate) fn finish(&self) {
-        self.update(|state| {
-            state.give_up();
-            ((), None)
-        });
+        self.update(|state| state.engine.break_down(&mut state.path));
         self.shared.flush();
     }
 }
@@ -705,11 +535,11 @@ impl RegionProvider for Flush {
                 if refused.is_none() {
                     state.arrived(true);
                 }
-                let result = joined.ok_or(match refused {
+                state.pump();
+                joined.ok_or(match refused {
                     Some(Refused::Closed) => ENODEV,
                     _ => EIO,
-                });
-                (result, state.pump())
+                })
             })
         })
     }
@@ -724,17 +554,18 @@ impl RegionProvider for Flush {
         let mut refused = None;
         let outcome = self.update(|state| {
             if state.engine.is_broken() {
-                return (offer.reject(EIO), None);
+                return offer.reject(EIO);
             }
             let outcome = offer.take(|bio| refused = state.engine.arrive(bio).err());
 
             if refused.is_none() {
                 state.arrived(false);
             }
-            (outcome, state.pump())
+            state.pump();
+            outcome
         });
 
-        // Nobody comes any more when the engine is closed; but whoever did has to be answered.
+        // No bio comes any more when the engine is closed; but if one does, it has to be answered.
         if let Some((_, bio)) = refused {
             bio.complete(Err(EIO));
         }

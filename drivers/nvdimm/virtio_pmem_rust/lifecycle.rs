@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What happens to a device besides flushing: start and stop, recovery, and a host that hangs.
+//! What happens to a device besides flushing: start and stop, suspend, reset and recovery.
 
 use crate::{
+    engine::Responses,
     flush::{
-        watch_interval,
-        Flush, //
+        Flush,
+        Request, //
+    },
+    watchdog::{
+        Expiry,
+        Subject,
+        Watchdog, //
     },
     VirtioPmem, //
 };
@@ -16,30 +22,19 @@ use kernel::{
         self,
         Core, //
     },
-    impl_has_hr_timer,
     prelude::*,
     str::CString,
     sync::{
         aref::ARef,
-        Arc,
-        ArcBorrow, //
+        Arc, //
     },
     time::{
         delay::fsleep,
-        hrtimer::{
-            ArcHrTimerHandle,
-            HrTimer,
-            HrTimerCallback,
-            HrTimerCallbackContext,
-            HrTimerPointer,
-            HrTimerRestart,
-            RelativeMode, //
-        },
-        Delta,
-        Monotonic, //
+        Delta, //
     },
     virtio::{
         self,
+        Feature,
         Status,
         Virtqueue, //
     },
@@ -61,45 +56,44 @@ const QUEUES: [&CStr; 1] = [c"flush_queue"];
 struct Recover {
     vdev: ARef<virtio::Device>,
     flush: Arc<Flush>,
+    watchdog: Arc<Watchdog>,
 }
 
 /// One device, from probe to remove.
 #[pin_data]
 pub(crate) struct Lifecycle {
     pub(crate) flush: Arc<Flush>,
+    pub(crate) watchdog: Arc<Watchdog>,
     // Dropped before the queue that it runs on.
     #[pin]
     recover: Embedded<Recover>,
     // Not the flush path's own: bios are completed while the device is recovered.
     queue: OrderedQueue,
     #[pin]
-    watchdog: HrTimer<Self>,
-    #[pin]
     _debugfs: Scope<Arc<Flush>>,
 }
 
-/// As long as it lives, a host that makes no progress for the time of the module's parameter while
-/// somebody waits for it is given up.
-pub(crate) struct Watch {
-    _handle: ArcHrTimerHandle<Lifecycle>,
-}
-
 /// Lets the flush path begin with a queue just found.
-fn begin(
-    flush: &Flush,
-    vdev: &virtio::Device<Core<'_>>,
-    queue: Virtqueue<crate::flush::Request>,
-) -> Result {
+fn begin(flush: &Flush, vdev: &virtio::Device<Core<'_>>, queue: Virtqueue<Request>) -> Result {
     if queue.size() < DESCRIPTORS {
         dev_err!(vdev, "a queue of {} cannot hold a request\n", queue.size());
         return Err(EINVAL);
     }
 
     // The callback must find the queue from the first answer on.
-    flush.attach(queue);
+    flush.attach(queue)?;
     vdev.ready();
-    flush.start();
-    Ok(())
+    flush.start(if vdev.has_feature(Feature::ACCESS_PLATFORM) {
+        Responses::Mapped
+    } else {
+        Responses::Direct
+    })
+}
+
+/// Whether the device answers no more: it asks for a reset, or it is gone and reads as all ones.
+/// May sleep.
+fn is_hopeless(vdev: &virtio::Device<Core<'_>>) -> bool {
+    vdev.status().contains(Status::NEEDS_RESET)
 }
 
 impl Lifecycle {
@@ -107,35 +101,38 @@ impl Lifecycle {
     pub(crate) fn new(vdev: &virtio::Device<Core<'_>>) -> Result<Arc<Self>> {
         let dev: &device::Device<Core<'_>> = vdev.as_ref();
         let flush = Flush::new(dev.into())?;
+        let watchdog = Watchdog::new(flush.clone())?;
         let name = CString::try_from_fmt(fmt!("virtio_pmem_rust-{}", dev.name()))?;
         let recover = Recover {
             vdev: vdev.into(),
             flush: flush.clone(),
+            watchdog: watchdog.clone(),
         };
 
         Arc::pin_init(
             try_pin_init!(Self {
-                _debugfs <- Scope::dir(flush.clone(), &name, |flush, dir| {
-                    dir.read_callback_file(c"stats", flush, &|flush: &Arc<Flush>, f| {
-                        flush.stats().show(f)
-                    });
-                    flush.show_faults(dir);
-                }),
+                _debugfs <- Scope::dir(flush.clone(), &name, |flush, dir| flush.show(dir)),
                 flush,
+                watchdog,
                 recover <- new_embedded_work!(recover, "Lifecycle::recover"),
                 queue: OrderedQueue::builder()
                     .mem_reclaim()
                     .build(c"virtio-pmem-recover")?,
-                watchdog <- HrTimer::new(),
             }),
             GFP_KERNEL,
         )
     }
 
     /// Finds the queue and starts: callers that have waited are sent. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Also [`EIO`] if the device was given up before.
     pub(crate) fn start(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
         // Callers may be waiting, write-back among them.
         let _noio = NoIo::new();
+
+        self.flush.check()?;
         let [queue] = vdev
             .find_vqs(self.clone(), QUEUES)
             .inspect_err(|_| dev_err!(vdev, "cannot find the flush queue\n"))?;
@@ -143,28 +140,74 @@ impl Lifecycle {
         begin(&self.flush, vdev, queue)
     }
 
+    /// Stops a device that is to be suspended: callers wait until it is resumed, and fail if that
+    /// takes too long. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ETIMEDOUT`] if the host does not answer the flush in flight; the device then goes on.
+    pub(crate) fn suspend(&self, vdev: &virtio::Device<Core<'_>>) -> Result {
+        self.watchdog.start(Subject::Suspend, Expiry::EndWait);
+        self.flush.quiesce(|| is_hopeless(vdev)).inspect_err(|_| {
+            self.watchdog.stop();
+            self.flush.resume();
+        })?;
+
+        self.watchdog.start(Subject::Resume, Expiry::GiveUp);
+        self.flush.detach();
+        Ok(())
+    }
+
+    /// Stops a device whose function is to be reset, whether or not the host answers: a flush that
+    /// is lost is sent again. May sleep.
+    pub(crate) fn prepare_reset(&self, vdev: &virtio::Device<Core<'_>>) {
+        self.watchdog.start(Subject::FunctionReset, Expiry::EndWait);
+        if self.flush.quiesce(|| is_hopeless(vdev)).is_err() {
+            dev_warn!(vdev, "the host does not answer, resetting nevertheless\n");
+        }
+
+        self.watchdog.start(Subject::FunctionReset, Expiry::GiveUp);
+        self.flush.detach();
+    }
+
+    /// Starts a device after it was suspended or reset; callers fail if that is not possible. May
+    /// sleep.
+    pub(crate) fn resume(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
+        let started = self
+            .start(vdev)
+            .inspect_err(|_| self.flush.give_up("the device could not be resumed"));
+
+        self.watchdog.stop();
+        started
+    }
+
+    /// Stops a device before the machine goes down. May sleep.
+    pub(crate) fn shut_down(&self, vdev: &virtio::Device<Core<'_>>) {
+        self.watchdog.start(Subject::Shutdown, Expiry::EndWait);
+        if self.flush.quiesce(|| is_hopeless(vdev)).is_err() {
+            dev_warn!(
+                vdev,
+                "the host does not answer, shutting down nevertheless\n"
+            );
+        }
+        self.flush.retire();
+        self.watchdog.stop();
+    }
+
     /// Checks whether the device needs a reset, and if so recovers it. Any context.
     pub(crate) fn check(&self) {
         self.recover.enqueue(&self.queue);
     }
 
-    /// Watches the host's progress until the returned value is dropped. May sleep.
-    pub(crate) fn watch(self: &Arc<Self>) -> Watch {
-        self.flush.begin_watch();
-        Watch {
-            _handle: HrTimerPointer::start(self.clone(), watch_interval()),
-        }
-    }
-
     /// Ends the flush path in good order and stops the device; without the region, which must be
     /// gone. May sleep.
     pub(crate) fn finish(self: &Arc<Self>) {
-        let _watch = self.watch();
-
+        self.watchdog.start(Subject::Removal, Expiry::GiveUp);
         self.flush.close();
         self.recover.cancel_sync();
         self.flush.detach();
         self.flush.finish();
+        self.watchdog.stop();
     }
 }
 
@@ -178,23 +221,32 @@ impl virtio::Handler for Lifecycle {
 
 impl EmbeddedWork for Recover {
     fn run(this: Pin<&Embedded<Self>>) {
-        // Whoever has the device locked may be waiting for the flush that this is to bring about,
-        // so do not wait for the lock. If that is remove, it closes the flush path or gives it up.
+        // The task that has the device locked may be waiting for the flush that this is to bring
+        // about, so do not wait for the lock. If that is remove, it closes the flush path or gives
+        // it up.
         let vdev = loop {
             if let Some(vdev) = this.vdev.try_lock::<VirtioPmem>() {
                 break vdev;
             }
-            if this.flush.is_closed() {
+            if this.flush.is_ending() {
                 return;
             }
             fsleep(Delta::from_millis(10));
         };
 
         // Shutdown, suspend and reset may have come first.
-        if this.flush.is_closed() || !this.flush.is_attached() {
+        if this.flush.is_ending() || !this.flush.is_attached() {
             return;
         }
-        if !vdev.status().contains(Status::NEEDS_RESET) && !this.flush.is_out_of_step() {
+
+        let status = vdev.status();
+
+        if status.is_gone() {
+            // It would never acknowledge a reset.
+            this.flush.give_up("the device is gone");
+            return;
+        }
+        if !status.contains(Status::NEEDS_RESET) && !this.flush.is_out_of_step() {
             return;
         }
         if !this.flush.recover() {
@@ -203,35 +255,20 @@ impl EmbeddedWork for Recover {
 
         dev_warn!(vdev, "the device needs a reset, recovering it\n");
         let _noio = NoIo::new();
+
+        this.watchdog.start(Subject::Recovery, Expiry::GiveUp);
         this.flush.detach();
 
-        let recovered = vdev
-            .renegotiate()
+        let recovered = this
+            .flush
+            .check()
+            .and_then(|()| vdev.renegotiate())
             .and_then(|()| vdev.find_vqs_again(QUEUES))
             .and_then(|[queue]| begin(&this.flush, &vdev, queue));
 
         if recovered.is_err() {
             this.flush.give_up("the device could not be recovered");
         }
-    }
-}
-
-impl HrTimerCallback for Lifecycle {
-    type Pointer<'a> = Arc<Self>;
-
-    fn run(
-        this: ArcBorrow<'_, Self>,
-        mut context: HrTimerCallbackContext<'_, Self>,
-    ) -> HrTimerRestart {
-        this.flush.check_progress();
-        context.forward_now(watch_interval());
-        HrTimerRestart::Restart
-    }
-}
-
-impl_has_hr_timer! {
-    impl HasHrTimer<Self> for Lifecycle {
-        mode: RelativeMode<Monotonic>,
-        field: self.watchdog
+        this.watchdog.stop();
     }
 }

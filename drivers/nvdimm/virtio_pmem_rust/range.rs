@@ -56,6 +56,17 @@ impl Range {
             .inspect_err(|_| dev_err!(vdev, "no access to the configuration space\n"))?;
         let (start, size) = config.consistent(|c| (c.read(START), c.read(SIZE)));
 
+        // OpenVMM's device does not offer the feature, and has the region nevertheless.
+        if size == 0 {
+            if let Some(range) = Self::from_shm_region(vdev) {
+                dev_notice!(
+                    vdev,
+                    "the configuration space has no range, using shared memory region 0\n"
+                );
+                return Ok(range);
+            }
+        }
+
         Self::new(start, size).ok_or_else(|| {
             dev_err!(
                 vdev,

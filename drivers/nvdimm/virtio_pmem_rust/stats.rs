@@ -24,6 +24,8 @@ pub(crate) struct Stats {
     pub(crate) errors: u64,
     /// Resets at the device's own request, or because the ring was out of step with the host.
     pub(crate) recoveries: u64,
+    /// Flushes that were lost to a reset, or used up by a late answer; their memory was given up.
+    pub(crate) lost: u64,
     /// How long the host took to answer.
     latency: [u64; BUCKETS],
 }
@@ -50,6 +52,7 @@ impl Stats {
         writeln!(f, "largest_batch: {}", self.largest_batch)?;
         writeln!(f, "errors: {}", self.errors)?;
         writeln!(f, "recoveries: {}", self.recoveries)?;
+        writeln!(f, "lost: {}", self.lost)?;
 
         for (bucket, count) in self.latency.iter().enumerate().filter(|(_, n)| **n > 0) {
             if bucket == BUCKETS - 1 {

@@ -20,6 +20,7 @@ mod lifecycle;
 mod range;
 mod stats;
 mod trace;
+mod watchdog;
 
 use flush::Flush;
 use kernel::{
@@ -28,7 +29,6 @@ use kernel::{
         Bound,
         Core, //
     },
-    new_mutex,
     nvdimm::{
         Bus,
         BusDesc,
@@ -36,23 +36,21 @@ use kernel::{
         RegionFlag, //
     },
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    },
+    sync::Arc,
     virtio::{
         self,
         Feature, //
     },
     ModuleMetadata, //
 };
-use lifecycle::{
-    Lifecycle,
-    Watch, //
-};
+use lifecycle::Lifecycle;
 use range::{
     Range,
     SHMEM_REGION, //
+};
+use watchdog::{
+    Expiry,
+    Subject, //
 };
 
 kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(bindings::VIRTIO_ID_PMEM)]);
@@ -65,38 +63,55 @@ kernel::module_virtio_driver! {
     license: "GPL",
     params: {
         timeout: u32 {
-            default: 30,
-            description: "Seconds without an answer that end a removal or a suspend",
+            default: 600,
+            description: "Seconds without progress that end a removal, a suspend or a reset",
         },
     },
 }
 
-/// The module's parameter, within reason.
+/// The module's parameter, with which each device begins.
+///
+/// A host may have tens of GiB to write back for one flush, or limit their rate.
 fn timeout_secs() -> u32 {
-    module_parameters::timeout.value().clamp(1, 3600)
+    module_parameters::timeout.value().max(1)
 }
 
 struct VirtioPmem;
 
 /// A bound device.
-#[pin_data]
 struct Device {
     /// Dropped before the flush path: without it there are no new callers.
     bus: Option<Bus<Flush>>,
     running: Running,
-    /// Bounds the time that callers wait for a resume that does not come.
-    #[pin]
-    suspended: Mutex<Option<Watch>>,
 }
 
 impl Device {
-    /// Watches, until it is resumed, a device that is suspended or reset.
-    fn watch(&self) {
-        let mut suspended = self.suspended.lock();
+    fn new(vdev: &virtio::Device<Core<'_>>) -> Result<Self> {
+        let range = Range::of(vdev)?;
+        let desc = RegionDesc::new(range.start, range.size)?
+            .flags(RegionFlag::Pagemap | RegionFlag::Async);
 
-        // The last resume may not have come. To drop its watch ends the new one, too.
-        *suspended = None;
-        *suspended = Some(self.running.0.watch());
+        let lifecycle = Lifecycle::new(vdev)?;
+        // Callers can come as soon as there is a region, so everything they need comes before.
+        lifecycle.start(vdev)?;
+        let running = Running(lifecycle);
+
+        let mut bus = Bus::register(
+            vdev.as_ref(),
+            BusDesc {
+                provider_name: c"virtio-pmem",
+                module: &LocalModule::THIS_MODULE,
+            },
+        )
+        .inspect_err(|_| dev_err!(vdev, "cannot register an nvdimm bus\n"))?;
+
+        bus.create_pmem_region(&desc, running.0.flush.clone())
+            .inspect_err(|_| dev_err!(vdev, "cannot create an nvdimm region\n"))?;
+
+        Ok(Self {
+            bus: Some(bus),
+            running,
+        })
     }
 }
 
@@ -133,48 +148,19 @@ impl virtio::Driver for VirtioPmem {
     fn probe<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        pin_init::pin_init_scope(move || {
-            let range = Range::of(vdev)?;
-            let desc = RegionDesc::new(range.start, range.size)?
-                .flags(RegionFlag::Pagemap | RegionFlag::Async);
-
-            let device = Lifecycle::new(vdev)?;
-            // Callers can come as soon as there is a region, so everything they need comes before.
-            device.start(vdev)?;
-            let running = Running(device);
-
-            let mut bus = Bus::register(
-                vdev.as_ref(),
-                BusDesc {
-                    provider_name: c"virtio-pmem",
-                    module: &LocalModule::THIS_MODULE,
-                },
-            )
-            .inspect_err(|_| dev_err!(vdev, "cannot register an nvdimm bus\n"))?;
-
-            bus.create_pmem_region(&desc, running.0.flush.clone())
-                .inspect_err(|_| dev_err!(vdev, "cannot create an nvdimm region\n"))?;
-
-            Ok(try_pin_init!(Device {
-                bus: Some(bus),
-                running,
-                suspended <- new_mutex!(None),
-            }))
-        })
+        Device::new(vdev)
     }
 
     fn remove<'bound>(_vdev: &'bound virtio::Device<Core<'_>>, mut data: Pin<KBox<Device>>) {
-        let device = data.as_mut().project();
-        let running = &device.running.0;
+        let running = &data.running.0;
 
-        // Breaking a device calls nobody back.
+        // Breaking a device calls nothing back.
         running.flush.give_up_if_broken();
 
         // The block layer's last write-back needs the flush path. While this task sleeps in it, a
         // host that does not answer must be given up from elsewhere.
-        let watch = running.watch();
-        drop(device.bus.take());
-        drop(watch);
+        running.watchdog.start(Subject::Removal, Expiry::GiveUp);
+        drop(data.bus.take());
 
         // With the data, the flush path ends.
         drop(data);
@@ -191,40 +177,27 @@ impl virtio::Driver for VirtioPmem {
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        let device = &data.running.0;
-
-        device.flush.quiesce().inspect_err(|_| {
+        data.running.0.suspend(vdev).inspect_err(|_| {
             dev_err!(
                 vdev,
                 "the host does not answer, so it cannot be suspended\n"
-            );
-            device.flush.start();
-        })?;
-        device.flush.detach();
-        data.watch();
-        Ok(())
+            )
+        })
     }
 
     fn restore<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        *data.suspended.lock() = None;
-        resume(&data.running.0, vdev)
+        data.running.0.resume(vdev)
     }
 
     fn reset_prepare<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        let device = &data.running.0;
-
-        // This cannot be refused. A flush that is lost is sent again.
-        if device.flush.quiesce().is_err() {
-            dev_warn!(vdev, "the host does not answer, resetting nevertheless\n");
-        }
-        device.flush.detach();
-        data.watch();
+        // This cannot be refused.
+        data.running.0.prepare_reset(vdev);
         Ok(())
     }
 
@@ -232,26 +205,12 @@ impl virtio::Driver for VirtioPmem {
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        *data.suspended.lock() = None;
-        resume(&data.running.0, vdev)
+        data.running.0.resume(vdev)
     }
 
     fn shutdown<'bound>(vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
-        // Whoever still comes waits until the machine is off. To fail would be worse: a file system
-        // would record an error, and that reaches the memory without any flush.
-        if data.running.0.flush.quiesce().is_err() {
-            dev_warn!(
-                vdev,
-                "the host does not answer, shutting down nevertheless\n"
-            );
-        }
-        data.running.0.flush.retire();
+        // Callers that still come wait until the machine is off. To fail would be worse: a file
+        // system would record an error, and that reaches the memory without any flush.
+        data.running.0.shut_down(vdev);
     }
-}
-
-/// Starts a device after it was suspended or reset; whoever waits fails if that is not possible.
-fn resume(device: &Arc<Lifecycle>, vdev: &virtio::Device<Core<'_>>) -> Result {
-    device
-        .start(vdev)
-        .inspect_err(|_| device.flush.give_up("the device could not be resumed"))
 }

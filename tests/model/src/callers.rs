@@ -49,6 +49,8 @@ struct Caller {
     durable: bool,
     /// A host flush that covers it has failed.
     failed: bool,
+    /// And the host has told the driver so.
+    told: bool,
     /// A flush has gone out since it arrived.
     sent: bool,
     /// A bio that waits for the work item.
@@ -85,6 +87,7 @@ impl Callers {
             kind,
             durable: false,
             failed: false,
+            told: false,
             sent: false,
             ended: false,
         });
@@ -114,12 +117,13 @@ impl Callers {
         self.all.iter_mut().for_each(|caller| caller.sent = false);
     }
 
-    /// The host has finished a flush.
-    pub fn flushed(&mut self, covers: u32, success: bool) {
+    /// The host has finished a flush, and may have told the driver so.
+    pub fn flushed(&mut self, covers: u32, success: bool, told: bool) {
         for caller in &mut self.all {
             if covers & 1 << caller.id != 0 {
                 caller.durable |= success;
                 caller.failed |= !success;
+                caller.told |= !success && told;
             }
         }
     }
@@ -137,8 +141,11 @@ impl Callers {
                 End::Done if !caller.durable => {
                     return broken("durability", format!("caller {id} is not covered"));
                 }
+                End::Done if caller.told => {
+                    return broken("errors", format!("caller {id} is not told of an error"));
+                }
                 End::Failed if !caller.failed => {
-                    return broken("errors", format!("caller {id} fails for nothing"));
+                    return broken("errors", format!("caller {id} fails without a reason"));
                 }
                 _ => (),
             }

@@ -5,6 +5,7 @@
 use crate::{
     Event,
     Flush,
+    Setup,
     Violation,
     World, //
 };
@@ -63,11 +64,12 @@ impl fmt::Display for Explored {
 ///
 /// The search is breadth first, so the story told on failure is a shortest one.
 pub fn explore<F: Flush>(
+    setup: Setup,
     most: usize,
     allowed: impl Fn(Event) -> bool,
 ) -> Result<Explored, (Vec<Event>, Violation)> {
     let began = Instant::now();
-    let start = World::<F>::default();
+    let start = World::<F>::new(setup);
     let mut known = Fingerprints::default();
     known.insert(fingerprint(&start));
     // How each state was reached: from which other one, by which event.

@@ -4,15 +4,12 @@
 
 use crate::{
     callers::List,
+    desk::Desk,
     engine::{
-        Answer,
-        Answered,
         Engine,
         Join,
-        NotSent,
-        Pumped,
-        Recovery,
-        Refused, //
+        Refused,
+        Used, //
     }, //
 };
 use std::{
@@ -20,25 +17,22 @@ use std::{
     hash::Hash, //
 };
 
-/// How many response buffers the simulated driver has: few, so that it can run out of them.
-pub const BUFFERS: usize = 2;
-
 /// The engine under test.
-pub type Real = Engine<List, BUFFERS>;
+pub type Real = Engine<List>;
 
-/// An engine: the real one, or one around it with a fault. Every function does what the real
+/// An engine: the real one, or one around it with a fault. Each function does what the real
 /// engine's does, unless it is overridden.
 #[allow(missing_docs)]
 pub trait Flush: Clone + Debug + Default + Eq + Hash {
-    /// Whether to look for what harms nobody by itself: a flush too many, an answer that is not
+    /// Whether to look for what does no harm by itself: a flush too many, an answer that is not
     /// awaited. Where that would only come before the point that is to be made, it is not.
     const STRICT: bool = true;
 
     fn real(&self) -> &Real;
     fn real_mut(&mut self) -> &mut Real;
 
-    fn start(&mut self) {
-        self.real_mut().start()
+    fn start(&mut self, desk: &Desk) {
+        self.real_mut().start(desk.host.setup.responses())
     }
     fn arrive(&mut self, caller: u8) -> Result<(), Refused> {
         self.real_mut().arrive(caller).map_err(|(why, back)| {
@@ -46,25 +40,25 @@ pub trait Flush: Clone + Debug + Default + Eq + Hash {
             why
         })
     }
-    fn pump(&mut self, add: &mut dyn FnMut(usize) -> Result<(), NotSent>) -> Pumped<List> {
-        self.real_mut().pump(add)
+    fn pump(&mut self, desk: &mut Desk) {
+        self.real_mut().pump(desk)
     }
-    fn answered(&mut self, answer: Answer) -> Answered<List> {
-        self.real_mut().answered(answer)
+    fn drain(&mut self, desk: &mut Desk) {
+        self.real_mut().drain(desk)
     }
-    fn stray(&mut self) -> Answered<List> {
-        self.real_mut().stray()
+    fn reset(&mut self, unread: Option<Used>, desk: &mut Desk) {
+        self.real_mut().reset(unread, desk)
     }
-    fn reset(&mut self, is_written: &dyn Fn(usize) -> bool) {
-        self.real_mut().reset(is_written)
+    fn recover(&mut self, desk: &mut Desk) -> bool {
+        self.real_mut().recover(desk)
     }
-    fn recover(&mut self) -> Recovery<List> {
-        self.real_mut().recover()
-    }
-    fn break_down(&mut self) -> List {
-        self.real_mut().break_down()
+    fn fail(&mut self, desk: &mut Desk) {
+        self.real_mut().fail(GIVEN_UP, desk)
     }
 }
+
+/// Why the driver gives up by itself.
+pub const GIVEN_UP: &str = "the driver gives up";
 
 impl Flush for Real {
     fn real(&self) -> &Real {

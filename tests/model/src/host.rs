@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The far side of the virtqueue: a host, the ring, and the response buffers both can reach.
+//! The far side of the virtqueue: a host, the ring, and the response that both sides can reach.
 //!
 //! Modelled after QEMU, the least convenient host there is: it works on requests in a thread pool,
 //! so answers come in any order, and a reset stops none of them.
@@ -8,13 +8,18 @@
 use crate::{
     broken,
     engine::{
-        Answer,
+        Dead,
         NotSent,
+        Responses,
+        Used,
         RESPONSE_LEN,
         UNANSWERED, //
     },
-    Violation,
-    BUFFERS, //
+    Violation, //
+};
+use std::{
+    collections::VecDeque,
+    fmt, //
 };
 
 /// How the host answers.
@@ -30,28 +35,76 @@ pub enum How {
     Lie,
 }
 
+/// What the device offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Setup {
+    /// The ring is packed, otherwise split.
+    pub packed: bool,
+    /// The driver says for which used element it wants an interrupt.
+    pub event_idx: bool,
+    /// Requests are mapped while they are in the ring.
+    pub mapped: bool,
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}{}{}",
+            if self.packed { "packed" } else { "split" },
+            if self.event_idx { ", EVENT_IDX" } else { "" },
+            if self.mapped { ", mapped" } else { "" },
+        )
+    }
+}
+
+impl Setup {
+    /// Each kind of ring, with and without EVENT_IDX.
+    pub fn rings(mapped: bool) -> impl Iterator<Item = Self> {
+        (0..4).map(move |n| Self {
+            packed: n & 1 != 0,
+            event_idx: n & 2 != 0,
+            mapped,
+        })
+    }
+
+    /// How the host reaches responses.
+    pub fn responses(self) -> Responses {
+        if self.mapped {
+            Responses::Mapped
+        } else {
+            Responses::Direct
+        }
+    }
+}
+
 /// A flush that the host has taken from a ring and not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Taken {
-    /// Where the answer goes; none if that memory is no longer part of this driver.
-    buffer: Option<usize>,
-    /// Who had arrived when it was made available, one bit each.
+    /// The answer goes to the driver's request. Otherwise that was given up.
+    ours: bool,
+    /// The response was unmapped, so the host must not write it.
+    unmapped: bool,
+    /// The callers that had arrived when it was made available, one bit each.
     covers: u32,
     /// The device was reset since.
     late: bool,
 }
 
-/// What lies in the ring. There is one request at most, so it always has the same id.
+/// The ring. There is one request at most, so it always has the same id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Ring {
-    /// The response buffer of the request.
-    posted: Option<usize>,
-    /// The lengths of the used elements that the driver has not taken.
-    used: Vec<u32>,
+    /// The request is in it.
+    posted: bool,
+    /// The lengths of the used elements that the driver has not taken, from the position at which
+    /// it takes the next one. In a packed ring a request that was added there overwrites them.
+    used: VecDeque<Option<u32>>,
+    /// The used element for which the driver wants an interrupt, counted as above.
+    event: usize,
+    /// There was an interrupt, and the driver has not looked since.
+    interrupt: bool,
     /// How many answers to flushes of earlier rings have come here.
     late: u8,
-    /// There are new ones since the driver was last interrupted.
-    interrupt: bool,
     /// The device is gone.
     broken: bool,
 }
@@ -59,17 +112,19 @@ struct Ring {
 /// The device as the driver sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Host {
+    pub setup: Setup,
     taken: Vec<Taken>,
     ring: Option<Ring>,
-    /// What the buffers hold.
-    buffers: [u32; BUFFERS],
+    /// The driver has a request, whether or not it is in the ring, and what its response holds.
+    has_request: bool,
+    response: u32,
     /// The device has stopped and asks for a reset.
     pub needs_reset: bool,
     /// A flush was not answered as the specification demands, so that its answer may be taken for
     /// one that is yet to come.
     pub lied: bool,
     /// A late answer came back empty. Its length can meet the status of another flush, which then
-    /// fails for nothing; no host is known to do that.
+    /// fails without a reason; no host is known to do that.
     pub muddled: bool,
 }
 
@@ -83,15 +138,13 @@ impl Host {
     pub fn vanish(&mut self) {
         self.ring.iter_mut().for_each(|ring| ring.broken = true);
     }
-    /// The response buffer of the flush in flight.
-    pub fn posted(&self) -> Option<usize> {
-        self.ring.as_ref().and_then(|ring| ring.posted)
-    }
+    /// Whether there is a used element that the driver can see.
     pub fn has_used(&self) -> bool {
         self.ring
             .as_ref()
-            .is_some_and(|ring| !ring.broken && !ring.used.is_empty())
+            .is_some_and(|ring| !ring.broken && matches!(ring.used.front(), Some(Some(_))))
     }
+    /// Whether the driver's callback is to run: the core looks for a used element first.
     pub fn interrupts(&self) -> bool {
         self.has_used() && self.ring.as_ref().is_some_and(|ring| ring.interrupt)
     }
@@ -112,13 +165,14 @@ impl Host {
     /// Makes a new queue.
     pub fn set_up(&mut self) {
         self.ring = Some(Ring::default());
+        self.has_request = true;
     }
 
     /// Resets the device and takes its queue away. A host that `keeps` what it works on will
-    /// answer it later. Returns the answer that was given already, but not taken.
-    pub fn reset(&mut self, keeps: bool) -> Option<Answer> {
-        let posted = self.posted();
-        self.ring = None;
+    /// answer it later. Returns what the driver finds in the old queue, if it looks for an answer.
+    pub fn reset(&mut self, keeps: bool) -> Option<Used> {
+        let ring = self.ring.take();
+
         self.lied = false;
         self.muddled = false;
         self.needs_reset = false;
@@ -126,39 +180,54 @@ impl Host {
             self.taken.clear();
         }
         self.taken.iter_mut().for_each(|taken| taken.late = true);
-        let posted = posted.filter(|&buffer| self.is_written(buffer))?;
-        let answer = Answer::judge(RESPONSE_LEN, self.buffers[posted]);
-        self.buffers[posted] = 0;
-        Some(answer)
+
+        let ring = ring.filter(|ring| ring.posted)?;
+        let len = ring.used.front().copied().flatten();
+        let is_found = len.is_some() || !self.setup.mapped && self.response != UNANSWERED;
+        is_found.then_some(Used {
+            len: len.unwrap_or(RESPONSE_LEN),
+            value: self.response,
+        })
     }
 
-    /// The driver was unbound. If the host may write to its buffers, their memory is never used
-    /// again.
-    pub fn abandon(&mut self, leak: bool) -> Result<(), Violation> {
-        if !leak && self.taken.iter().any(|taken| taken.buffer.is_some()) {
-            return broken("memory", "the host may write to buffers that are freed");
+    /// The driver was unbound, and frees its request.
+    pub fn unbound(&mut self) -> Result<(), Violation> {
+        if self.taken.iter().any(|taken| taken.ours) {
+            return broken("memory", "the host may write to a request that is freed");
         }
-        self.taken.iter_mut().for_each(|taken| taken.buffer = None);
-        self.buffers = Default::default();
+        self.has_request = false;
         Ok(())
     }
 
-    /// The driver adds a request and notifies the host.
-    pub fn add(&mut self, buffer: usize, covers: u32) -> Result<Result<(), NotSent>, Violation> {
+    /// The driver uses its request no more.
+    pub fn give_up_request(&mut self) {
+        self.has_request = false;
+        self.taken.iter_mut().for_each(|taken| taken.ours = false);
+    }
+
+    /// The driver adds its request and notifies the host.
+    pub fn add(&mut self, covers: u32) -> Result<Result<(), NotSent>, Violation> {
         let Some(ring) = &mut self.ring else {
             return broken("queue", "a flush is sent without a queue");
         };
         if ring.broken {
             return Ok(Err(NotSent::Dead));
         }
-        if ring.posted.is_some() {
+        if ring.posted {
             return broken("coalescing", "two flushes in flight");
         }
-        ring.posted = Some(buffer);
-        self.buffers[buffer] = UNANSWERED;
+        if !self.has_request {
+            return broken("queue", "a flush is sent without a request");
+        }
+        ring.posted = true;
+        if let (true, Some(element)) = (self.setup.packed, ring.used.front_mut()) {
+            *element = None;
+        }
+        self.response = UNANSWERED;
         if !self.needs_reset {
             self.taken.push(Taken {
-                buffer: Some(buffer),
+                ours: true,
+                unmapped: false,
                 covers,
                 late: false,
             });
@@ -166,10 +235,49 @@ impl Host {
         Ok(Ok(()))
     }
 
-    /// The host answers its flush number `index`: returns whom it covers.
-    pub fn answer(&mut self, index: usize, how: How) -> u32 {
+    /// The driver takes its request from the ring, if it was used.
+    pub fn take(&mut self) -> Result<Result<Option<Used>, Dead>, Violation> {
+        let visible = self.has_used();
+        let Some(ring) = &mut self.ring else {
+            return Ok(Ok(None));
+        };
+        if ring.broken {
+            return Ok(Err(Dead));
+        }
+        let Some(len) = ring.used.front().copied().flatten().filter(|_| visible) else {
+            return Ok(Ok(None));
+        };
+        if !ring.posted {
+            return broken("queue", "an element was taken that has no descriptor");
+        }
+        ring.used.pop_front();
+        ring.posted = false;
+        // Taking an element asks for an interrupt for the next one.
+        ring.event = 0;
+        if self.setup.mapped {
+            let ours = self.taken.iter_mut().filter(|taken| taken.ours);
+            ours.for_each(|taken| taken.unmapped = true);
+        }
+        Ok(Ok(Some(Used {
+            len,
+            value: self.response,
+        })))
+    }
+
+    /// The driver asks for an interrupt for the next used element, and looks for one.
+    pub fn rearm(&mut self) -> bool {
+        if let Some(ring) = &mut self.ring {
+            ring.event = 0;
+        }
+        self.has_used()
+    }
+
+    /// The host answers its flush number `index`: returns which callers it covers, and whether the
+    /// driver can learn of it.
+    pub fn answer(&mut self, index: usize, how: How) -> Result<(u32, bool), Violation> {
         let Taken {
-            buffer,
+            ours,
+            unmapped,
             covers,
             late,
         } = self.taken.remove(index);
@@ -179,47 +287,30 @@ impl Host {
             How::Empty => (None, 0),
             How::Lie => (None, RESPONSE_LEN),
         };
-        match (value, buffer) {
-            (Some(value), Some(buffer)) if self.posted() == Some(buffer) => {
-                self.buffers[buffer] = value;
+        match value {
+            Some(_) if unmapped => {
+                return broken("memory", "the host writes to memory that was unmapped")
             }
-            // That it was written is all anybody will ask.
-            (Some(_), Some(buffer)) => self.buffers[buffer] = 0,
-            (None, _) => self.lied = true,
-            _ => (),
+            Some(value) if ours => self.response = value,
+            Some(_) => (),
+            None => self.lied = true,
         }
         // A device that has stopped reports nothing any more, and without a ring it cannot.
         if let (Some(ring), false) = (&mut self.ring, self.needs_reset) {
-            ring.used.push(len);
-            ring.interrupt = true;
+            if !self.setup.event_idx || ring.event == ring.used.len() {
+                ring.interrupt = true;
+            }
+            ring.used.push_back(Some(len));
             ring.late += u8::from(late);
         }
         self.muddled |= late && how == How::Empty;
-        covers
+        Ok((covers, ours && value.is_some()))
     }
 
     /// Whether a flush that the host has taken can come back empty: not one that was left behind by
-    /// an earlier driver (see the engine on what that would do; no host is known to).
+    /// an earlier ring or driver. The driver cannot tell that from the flush in flight.
     pub fn may_be_empty(&self, index: usize) -> bool {
-        self.taken[index].buffer.is_some()
-    }
-
-    /// The driver takes a used element from the ring.
-    pub fn get(&mut self) -> Result<Answer, Violation> {
-        let ring = self.ring.as_mut().expect("there is an element");
-        let len = ring.used.remove(0);
-        let Some(buffer) = ring.posted.take() else {
-            return broken("queue", "an element was taken that has no descriptor");
-        };
-        let answer = Answer::judge(len, self.buffers[buffer]);
-        if self.buffers[buffer] != UNANSWERED {
-            self.buffers[buffer] = 0;
-        }
-        Ok(answer)
-    }
-
-    pub fn is_written(&self, buffer: usize) -> bool {
-        self.buffers[buffer] != UNANSWERED
+        self.taken[index].ours
     }
 
     /// A caller has ended; its number may be used for another.

@@ -2,10 +2,11 @@
 
 //! A world for the flush engine: callers, a driver, a virtqueue and a host, all simulated.
 //!
-//! The engine is the driver's own file, not a copy. Around it, [`World`] does what the real driver,
-//! the virtio core and QEMU do, one [`Event`] at a time, and knows what the engine cannot: which
-//! callers a host flush covered. After each event it checks the rules; a broken one is a
-//! [`Violation`], and whoever runs the world prints the events that led there.
+//! The engine is the driver's own file, not a copy, and with it the loop that empties the ring.
+//! [`Desk`] is its port to a simulated ring, split or packed, with and without EVENT_IDX, with and
+//! without mappings. Around it, [`World`] does what the real driver, the virtio core and QEMU do,
+//! one [`Event`] at a time, and knows what the engine cannot: which callers a host flush covered.
+//! After each event it checks the rules; a violation comes with the events that led there.
 //!
 //! | test file | what it does |
 //! | --- | --- |
@@ -16,20 +17,22 @@
 //!
 //! # The rules
 //!
-//! - *durability*: who succeeds is covered by a host flush that was made available after they
-//!   arrived and that the host finished without an error.
-//! - *coalescing*: one flush at most is in flight; nobody sees more than one go out between their
-//!   arrival and their end, unless a reset lost it; none goes out for nobody.
-//! - *once*: everyone who was taken ends exactly once.
+//! - *durability*: a caller that succeeds is covered by a host flush that was made available after
+//!   the caller arrived and that the host finished without an error.
+//! - *coalescing*: one flush at most is in flight; a caller sees at most one go out between its
+//!   arrival and its end, unless a reset lost it; none goes out without a caller.
+//! - *once*: each caller that was taken ends exactly once.
 //! - *order*: bios end in order of arrival.
-//! - *errors*: who fails was in a batch that the host failed, or the device is broken for a reason.
-//!   So nobody fails because of a freeze, a reset or a recovery.
-//! - *broken*: everyone ends when the engine breaks; nothing is acknowledged after that.
-//! - *progress*: from every state a host that answers brings everyone to an end, and the engine to
-//!   rest.
-//! - *count*: the engine is idle only if nobody is left, and quiet only if no answer is to come.
-//! - *memory*: response buffers that the host may still write to are known to the driver.
-//! - *queue*: the driver neither sends without a queue nor takes an element nobody asked for.
+//! - *errors*: a caller fails if the host failed its flush, or if the device is broken for a
+//!   reason. So no caller fails because of a freeze, a reset or a recovery, unless the flush was
+//!   lost behind a mapping. A caller does not succeed if the driver was told of its flush's error.
+//! - *broken*: all callers end when the engine breaks; nothing is acknowledged after that.
+//! - *progress*: from each state a host that answers brings all callers to an end, and the engine
+//!   to rest.
+//! - *count*: the engine is idle only if no caller is left, and quiet only if no answer is to come.
+//! - *memory*: the host writes neither to a request that was freed, nor to one that was unmapped.
+//! - *queue*: the driver neither sends without a queue or a request, nor takes an element without a
+//!   descriptor.
 //!
 //! # How to add a case
 //!
@@ -37,9 +40,9 @@
 //! rules after each:
 //!
 //! ```
-//! use flush_model::{Event::*, How::*, Kind::*, Real, World};
+//! use flush_model::{Event::*, How::*, Kind::*, Real, Setup, World};
 //!
-//! let mut world = World::<Real>::probed();
+//! let mut world = World::<Real>::probed(Setup::default());
 //! world.play(&[Arrive(Sync), Arrive(Bio), Answer(0, Done), Interrupt]).unwrap();
 //! assert_eq!(world.ended(), (1, 0)); // The second caller needs a flush of its own,
 //! world.play(&[Answer(0, Done), Interrupt, Work]).unwrap();
@@ -54,6 +57,7 @@
 pub mod engine;
 
 mod callers;
+mod desk;
 mod explore;
 mod flush;
 mod host;
@@ -63,6 +67,7 @@ pub use callers::{
     Kind,
     List, //
 };
+pub use desk::Desk;
 pub use explore::{
     explore,
     Explored, //
@@ -70,9 +75,12 @@ pub use explore::{
 pub use flush::{
     Flush,
     Real,
-    BUFFERS, //
+    GIVEN_UP, //
 };
-pub use host::How;
+pub use host::{
+    How,
+    Setup, //
+};
 pub use world::{
     Event,
     World, //

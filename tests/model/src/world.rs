@@ -4,34 +4,20 @@
 
 use crate::{
     broken,
-    callers::{
-        Callers,
-        End,
-        Kind,
-        List, //
-    },
-    engine::{
-        Answered,
-        Batch,
-        NotSent,
-        Pumped,
-        Recovery,
-        Refused, //
-    },
-    flush::{
-        Flush,
-        BUFFERS, //
-    },
+    callers::Kind,
+    desk::Desk,
+    engine::Refused,
+    flush::Flush,
     host::{
-        Host,
-        How, //
+        How,
+        Setup, //
     },
     Violation, //
 };
-use std::hash::{
-    Hash,
-    Hasher, //
-};
+
+/// How many flushes an earlier ring may leave with the host, so that the number of states stays
+/// finite.
+const LATE: usize = 2;
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,38 +75,28 @@ enum Stage {
     Unbound,
 }
 
-/// How many callers have ended well and badly. No part of the state.
-#[derive(Clone, Debug, Default)]
-struct Tally(u64, u64);
-
-impl Hash for Tally {
-    fn hash<H: Hasher>(&self, _: &mut H) {}
-}
-
 /// The world.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct World<F> {
     engine: F,
-    callers: Callers,
-    host: Host,
+    desk: Desk,
     stage: Stage,
-    no_memory: bool,
-    must_retry: bool,
     must_recover: bool,
-    /// Callers have been told so.
-    is_broken: bool,
     closing: bool,
-    /// Recoveries since the last flush that was answered.
-    recoveries: u8,
-    /// No response buffer was left at the last reset.
-    no_buffers: bool,
-    tally: Tally,
 }
 
 impl<F: Flush> World<F> {
-    /// A driver that is bound, has a queue, and nobody calls yet.
-    pub fn probed() -> Self {
+    /// A driver before its queue was found.
+    pub fn new(setup: Setup) -> Self {
         let mut world = Self::default();
+        world.desk.host.setup = setup;
+        world.desk.strict = F::STRICT;
+        world
+    }
+
+    /// A driver that is bound, has a queue, and no callers yet.
+    pub fn probed(setup: Setup) -> Self {
+        let mut world = Self::new(setup);
         world.play(&[Event::Restore]).expect("nothing to go wrong");
         world
     }
@@ -140,12 +116,12 @@ impl<F: Flush> World<F> {
 
     /// How many callers have succeeded and failed so far.
     pub fn ended(&self) -> (u64, u64) {
-        (self.tally.0, self.tally.1)
+        (self.desk.tally.0, self.desk.tally.1)
     }
 
     /// Whether the driver has given the device up.
     pub fn is_broken(&self) -> bool {
-        self.is_broken
+        self.desk.is_broken
     }
 
     /// What can happen now, if no more than `most` callers may be here at a time.
@@ -161,39 +137,50 @@ impl<F: Flush> World<F> {
         let bound = self.stage != Stage::Unbound;
         let running = self.stage == Stage::Running;
         let freezing = self.stage == Stage::Freezing;
-        let works = self.host.has_ring() && !self.host.is_gone() && !self.is_broken;
+        let Desk {
+            callers,
+            host,
+            no_memory,
+            must_retry,
+            is_broken,
+            ..
+        } = &self.desk;
+        let works = host.has_ring() && !host.is_gone() && !is_broken;
         let quiet = self.engine.real().is_quiet();
 
         for kind in [Kind::Sync, Kind::Bio] {
-            can(Arrive(kind), bound && self.callers.len() < most);
+            can(Arrive(kind), bound && callers.len() < most);
         }
-        for index in 0..self.host.flushes() {
+        for index in 0..host.flushes() {
             can(Answer(index, How::Done), true);
             can(Answer(index, How::Error), true);
-            can(Answer(index, How::Empty), self.host.may_be_empty(index));
-            can(Answer(index, How::Lie), self.host.may_be_empty(index));
+            can(Answer(index, How::Empty), host.may_be_empty(index));
+            can(Answer(index, How::Lie), host.may_be_empty(index));
         }
-        can(Interrupt, self.host.interrupts());
-        can(Work, self.callers.has_work());
-        can(NoMemory, bound && !self.no_memory && !self.is_broken);
-        can(Memory, self.no_memory);
-        can(Retry, self.must_retry);
+        can(Interrupt, host.interrupts());
+        can(Work, callers.has_work());
+        can(NoMemory, bound && !no_memory && !is_broken);
+        can(Memory, *no_memory);
+        can(Retry, *must_retry);
         can(Freeze, running);
         can(Frozen, freezing && quiet);
         can(Thaw, freezing);
         for keeps in [true, false] {
-            can(ForcedReset(keeps), running || freezing);
-            let asked = self.host.needs_reset || self.must_recover;
-            can(Recover(keeps), running && asked && !self.is_broken);
+            let may_keep = !keeps || host.flushes() <= LATE;
+            can(ForcedReset(keeps), may_keep && (running || freezing));
+            let asked = host.needs_reset || self.must_recover;
+            can(Recover(keeps), may_keep && running && asked && !is_broken);
         }
         can(Restore, self.stage == Stage::NoQueue);
-        can(NeedsReset, works && !self.host.needs_reset);
+        can(NeedsReset, works && !host.needs_reset);
         can(Vanish, works);
-        can(GiveUp, bound && !self.is_broken);
+        can(GiveUp, bound && !is_broken);
         can(Close, bound && !self.closing);
         can(Removed, self.closing && self.engine.real().is_idle());
         can(RemovedByForce, self.closing);
-        can(Rebind, !bound && self.host.flushes() < BUFFERS);
+        // The next driver cannot know that an answer may come to a request that is not mapped.
+        let left = if host.setup.mapped { 0 } else { LATE - 1 };
+        can(Rebind, !bound && host.flushes() <= left);
         events
     }
 
@@ -204,47 +191,57 @@ impl<F: Flush> World<F> {
         match event {
             Arrive(kind) => self.arrive(kind)?,
             Answer(index, how) => {
-                let covers = self.host.answer(index, how);
-                self.callers.flushed(covers, how == How::Done);
+                let (covers, told) = self.desk.host.answer(index, how)?;
+                self.desk.callers.flushed(covers, how == How::Done, told);
             }
-            Interrupt => self.interrupt()?,
+            Interrupt => {
+                self.desk.host.interrupted();
+                self.engine.drain(&mut self.desk);
+                self.must_recover |= self.engine.real().is_out_of_step();
+            }
             Work => self.work(),
-            NoMemory => self.no_memory = true,
-            Memory => self.no_memory = false,
-            Retry => self.pump()?,
+            NoMemory => self.desk.no_memory = true,
+            Memory => self.desk.no_memory = false,
+            Retry => {
+                self.desk.must_retry = false;
+                self.engine.pump(&mut self.desk);
+            }
             Freeze => {
                 self.engine.real_mut().quiesce();
                 self.stage = Stage::Freezing;
             }
-            Frozen => self.reset(true)?,
+            Frozen => self.reset(true),
             Thaw => {
-                self.engine.start();
+                self.engine.real_mut().resume();
+                self.engine.pump(&mut self.desk);
                 self.stage = Stage::Running;
-                self.pump()?;
             }
-            ForcedReset(keeps) => self.reset(keeps)?,
+            ForcedReset(keeps) => self.reset(keeps),
             Restore => {
-                self.host.set_up();
-                self.engine.start();
                 self.stage = Stage::Running;
-                self.pump()?;
+                // A driver that has given up finds no queue.
+                if !self.desk.is_broken {
+                    self.desk.host.set_up();
+                    self.engine.start(&self.desk);
+                    self.engine.pump(&mut self.desk);
+                }
             }
-            NeedsReset => self.host.needs_reset = true,
+            NeedsReset => self.desk.host.needs_reset = true,
             Recover(keeps) => self.recover(keeps)?,
-            Vanish => self.host.vanish(),
-            GiveUp => self.give_up()?,
+            Vanish => self.desk.host.vanish(),
+            GiveUp => self.engine.fail(&mut self.desk),
             Close => {
                 self.closing = true;
                 self.engine.real_mut().close();
             }
             Removed => {
-                if self.callers.len() != 0 {
-                    return broken("count", "removed while somebody is left");
+                if self.desk.callers.len() != 0 {
+                    return broken("count", "removed while a caller is left");
                 }
                 self.remove()?;
             }
             RemovedByForce => {
-                self.give_up()?;
+                self.engine.fail(&mut self.desk);
                 self.work();
                 self.remove()?;
             }
@@ -253,34 +250,51 @@ impl<F: Flush> World<F> {
                 self.stage = Stage::NoQueue;
             }
         }
+        self.complete();
+        self.desk.verdict()?;
         self.check()
     }
 
     /// Rules that always hold between two events.
     fn check(&self) -> Result<(), Violation> {
         let engine = self.engine.real();
+        let Desk {
+            callers,
+            host,
+            is_broken,
+            ..
+        } = &self.desk;
 
-        if self.is_broken && self.callers.anybody_waits() {
-            return broken("broken", "somebody is left with a broken engine");
+        if *is_broken && callers.anybody_waits() {
+            return broken("broken", "a caller is left with a broken engine");
         }
-        if engine.is_idle() && self.callers.len() != 0 {
-            return broken("count", "idle, but somebody is left");
+        if engine.is_idle() && callers.len() != 0 {
+            return broken("count", "idle, but a caller is left");
         }
         let at_rest = engine.is_quiet() || engine.is_idle();
-        if F::STRICT && at_rest && self.host.owes() && !self.is_broken {
+        if F::STRICT && at_rest && host.owes() && !is_broken {
             return broken("count", "quiet, but a reset would lose an answer");
         }
         Ok(())
     }
 
+    /// Reports to the engine who has ended.
+    fn complete(&mut self) {
+        let completed = std::mem::take(&mut self.desk.completed);
+        self.engine.real_mut().completed(completed);
+    }
+
     fn arrive(&mut self, kind: Kind) -> Result<(), Violation> {
-        let caller = self.callers.arrive(kind);
+        let caller = self.desk.callers.arrive(kind);
         match self.engine.arrive(caller) {
-            Ok(()) => self.pump(),
+            Ok(()) => {
+                self.engine.pump(&mut self.desk);
+                Ok(())
+            }
             Err(why) => {
-                self.callers.leave();
+                self.desk.callers.leave();
                 match why {
-                    Refused::Broken if self.is_broken => Ok(()),
+                    Refused::Broken if self.desk.is_broken => Ok(()),
                     Refused::Closed if self.closing => Ok(()),
                     _ => broken("errors", format!("a caller is refused: {why:?}")),
                 }
@@ -288,163 +302,54 @@ impl<F: Flush> World<F> {
         }
     }
 
-    /// What the driver does after each event that may make a flush possible.
-    fn pump(&mut self) -> Result<(), Violation> {
-        let Self {
-            engine,
-            callers,
-            host,
-            ..
-        } = self;
-        let nobody = !callers.anybody_waits() && self.recoveries == 0;
-        let mut sent = None;
-        let pumped = engine.pump(&mut |buffer| {
-            let added = if nobody {
-                broken("coalescing", "a flush goes out for nobody")
-            } else if self.no_memory && !host.is_gone() {
-                Ok(Err(NotSent::Again))
-            } else {
-                let covers = callers.sent(F::STRICT);
-                covers.and_then(|covers| host.add(buffer, covers))
-            };
-            let result = added.clone().unwrap_or(Err(NotSent::Dead));
-            sent = Some(added);
-            result
-        });
-        let sent = sent.transpose()?;
-        self.must_retry = matches!(pumped, Pumped::Again);
-        match pumped {
-            Pumped::Broken(batch) => {
-                if sent != Some(Err(NotSent::Dead)) && !self.no_buffers {
-                    return broken("errors", "the engine breaks for nothing");
-                }
-                self.end_all(&batch)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn interrupt(&mut self) -> Result<(), Violation> {
-        self.host.interrupted();
-        while self.host.has_used() {
-            let in_flight = self.engine.real().expects_answer();
-            let answered = if in_flight {
-                let answer = self.host.get()?;
-                self.engine.answered(answer)
-            } else {
-                self.engine.stray()
-            };
-            self.answered(answered)?;
-            if !in_flight {
-                break;
-            }
-            self.pump()?;
-        }
-        Ok(())
-    }
-
-    fn answered(&mut self, answered: Answered<List>) -> Result<(), Violation> {
-        match answered {
-            Answered::Ended(batch, result) => {
-                self.recoveries = 0;
-                self.host.lied = false;
-                let how = match result {
-                    Ok(()) => End::Done,
-                    Err(_) if self.host.muddled => End::Excused,
-                    Err(_) => End::Failed,
-                };
-                self.end(&batch, how)?;
-            }
-            Answered::Recover => self.must_recover = true,
-            Answered::Stale | Answered::Ignored => (),
-        }
-        Ok(())
-    }
-
     fn work(&mut self) {
-        let done = self.callers.work();
-        self.completed(&done);
+        let done = self.desk.callers.work();
+        self.desk.completed(&done);
     }
 
-    fn reset(&mut self, keeps: bool) -> Result<(), Violation> {
-        if let Some(answer) = self.host.reset(keeps) {
-            let answered = self.engine.answered(answer);
-            self.answered(answered)?;
-        }
-        let host = &self.host;
-        self.engine.reset(&|buffer| host.is_written(buffer));
-        self.no_buffers = (0..BUFFERS).all(|buffer| !host.is_written(buffer));
-        self.callers.reset();
+    /// The driver gives its queue up.
+    fn reset(&mut self, keeps: bool) {
+        let is_owed = self.engine.real().expects_answer();
+        let unread = self.desk.host.reset(keeps).filter(|_| is_owed);
+        self.engine.reset(unread, &mut self.desk);
+        self.desk.callers.reset();
         self.must_recover = false;
-        self.must_retry = false;
         self.stage = Stage::NoQueue;
-        Ok(())
     }
 
     fn recover(&mut self, keeps: bool) -> Result<(), Violation> {
-        match self.engine.recover() {
-            Recovery::Reset => {
-                // Once at the device's request, once for a ring out of step.
-                if self.recoveries >= 2 {
-                    return broken("progress", "recoveries without end");
-                }
-                self.recoveries += 1;
-                self.reset(keeps)
+        if self.engine.recover(&mut self.desk) {
+            // Once at the device's request, once for a ring out of step.
+            if self.desk.recoveries >= 2 {
+                return broken("progress", "recoveries without end");
             }
-            Recovery::GiveUp(batch) => {
-                if self.recoveries == 0 {
-                    return broken("errors", "the first recovery gives up");
-                }
-                self.end_all(&batch)
-            }
+            self.desk.recoveries += 1;
+            self.reset(keeps);
         }
-    }
-
-    fn give_up(&mut self) -> Result<(), Violation> {
-        let batch = self.engine.break_down();
-        self.end_all(&batch)
+        Ok(())
     }
 
     fn remove(&mut self) -> Result<(), Violation> {
-        self.reset(true)?;
-        let left = self.engine.break_down();
-        if !left.is_empty() {
-            return broken("once", "somebody appears after the removal");
+        self.reset(true);
+        let left = self.desk.tally.clone();
+        self.engine.real_mut().break_down(&mut self.desk);
+        if (left.0, left.1) != self.ended() {
+            return broken("once", "a caller appears after the removal");
         }
-        self.host.abandon(self.engine.real().host_may_write())?;
+        self.complete();
+        self.desk.verdict()?;
+        self.desk.host.unbound()?;
         *self = Self {
-            host: self.host.clone(),
+            desk: Desk {
+                host: self.desk.host.clone(),
+                tally: self.desk.tally.clone(),
+                strict: F::STRICT,
+                ..Desk::default()
+            },
             stage: Stage::Unbound,
-            tally: self.tally.clone(),
             ..Self::default()
         };
         Ok(())
-    }
-
-    fn end_all(&mut self, batch: &List) -> Result<(), Violation> {
-        self.is_broken = true;
-        self.must_retry = false;
-        self.must_recover = false;
-        self.end(batch, End::Excused)
-    }
-
-    fn end(&mut self, batch: &List, how: End) -> Result<(), Violation> {
-        if self.is_broken && how != End::Excused {
-            return broken("broken", "an answer counts after the engine broke");
-        }
-        let woken = self.callers.end(batch, how)?;
-        let count = batch.0.len() as u64;
-        match how {
-            End::Done => self.tally.0 += count,
-            _ => self.tally.1 += count,
-        }
-        self.completed(&woken);
-        Ok(())
-    }
-
-    fn completed(&mut self, callers: &[u8]) {
-        callers.iter().for_each(|&caller| self.host.forget(caller));
-        self.engine.real_mut().completed(callers.len());
     }
 
     /// Checks that the engine becomes idle if the host answers everything, however it orders that.
@@ -462,7 +367,7 @@ impl<F: Flush> World<F> {
             let Some(event) = world.help(newest_first, recover_late) else {
                 return Err((
                     events,
-                    broken::<()>("progress", "somebody waits for ever").unwrap_err(),
+                    broken::<()>("progress", "a caller waits for ever").unwrap_err(),
                 ));
             };
             events.push(event);
@@ -483,11 +388,12 @@ impl<F: Flush> World<F> {
     fn help(&self, newest_first: bool, recover_late: bool) -> Option<Event> {
         use Event::*;
 
-        let last = self.host.flushes().saturating_sub(1);
+        let host = &self.desk.host;
+        let last = host.flushes().saturating_sub(1);
         let answer = Answer(if newest_first { last } else { 0 }, How::Done);
-        let stuck = self.host.is_gone() || self.host.lied;
-        let late = [answer, Recover(true)];
-        let early = [Recover(true), answer];
+        let stuck = host.is_gone() || host.lied;
+        let late = [answer, Recover(true), Recover(false)];
+        let early = [Recover(true), Recover(false), answer];
         let order = [Memory, Interrupt, Work, Retry, Frozen, Restore]
             .into_iter()
             .chain(if recover_late { late } else { early })

@@ -4,8 +4,13 @@
 
 use flush_model::{
     engine::{
-        self,
-        Failure,
+        Dead,
+        Ended,
+        NotSent,
+        Port,
+        Responses,
+        Used,
+        RESPONSE_LEN,
         UNANSWERED, //
     },
     Event::{
@@ -16,8 +21,8 @@ use flush_model::{
     Kind::*,
     List,
     Real,
-    World,
-    BUFFERS, //
+    Setup,
+    World, //
 };
 
 /// Plays events in a world, by the rules; then this many callers must have succeeded and failed.
@@ -36,7 +41,7 @@ fn play(world: &mut World<Real>, events: &[Event], ended: (u64, u64)) {
 
 #[test]
 fn any_number_of_callers_costs_two_flushes() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play(&mut world, &[Arrive(Sync); 20], (0, 0));
     play!(world: Answer(0, Done), Interrupt => 1, 0);
     play!(world: Answer(0, Done), Interrupt => 20, 0);
@@ -44,14 +49,14 @@ fn any_number_of_callers_costs_two_flushes() {
 
 #[test]
 fn callers_wait_for_probe() {
-    let mut world = World::default();
+    let mut world = World::new(Setup::default());
     play!(world: Arrive(Sync), Arrive(Bio), Restore => 0, 0);
     play!(world: Answer(0, Done), Interrupt, Work => 2, 0);
 }
 
 #[test]
 fn an_error_hits_its_batch_alone() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Arrive(Sync) => 0, 0);
     play!(world: Answer(0, Error), Interrupt => 0, 1);
     play!(world: Answer(0, Done), Interrupt => 1, 1);
@@ -59,7 +64,7 @@ fn an_error_hits_its_batch_alone() {
 
 #[test]
 fn a_request_that_comes_back_empty_is_an_error() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     for failed in 1..100 {
         play!(world: Arrive(Sync), Answer(0, Empty), Interrupt => 0, failed);
     }
@@ -68,14 +73,14 @@ fn a_request_that_comes_back_empty_is_an_error() {
 
 #[test]
 fn want_of_memory_fails_nobody() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: NoMemory, Arrive(Sync), Retry, Retry, Memory, Retry => 0, 0);
     play!(world: Answer(0, Done), Interrupt => 1, 0);
 }
 
 #[test]
 fn suspend_waits_for_the_answer_and_callers_wait_for_resume() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Freeze, Arrive(Sync) => 0, 0);
     play!(world: Answer(0, Done), Interrupt, Frozen, Arrive(Bio) => 1, 0);
     play!(world: Restore, Answer(0, Done), Interrupt, Work => 3, 0);
@@ -83,14 +88,14 @@ fn suspend_waits_for_the_answer_and_callers_wait_for_resume() {
 
 #[test]
 fn an_aborted_suspend_fails_nobody() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Freeze, Arrive(Sync), Thaw => 0, 0);
     play!(world: Answer(0, Done), Interrupt, Answer(0, Done), Interrupt => 2, 0);
 }
 
 #[test]
 fn a_host_that_forgets_on_reset_is_asked_again() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), ForcedReset(false), Restore => 0, 0);
     play!(world: Answer(0, Done), Interrupt => 1, 0);
 }
@@ -98,7 +103,7 @@ fn a_host_that_forgets_on_reset_is_asked_again() {
 /// The whole story of a late answer, as QEMU gives it.
 #[test]
 fn a_late_answer_acknowledges_nobody() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), ForcedReset(true), Arrive(Sync), Restore => 0, 0);
     // The answer to the flush of before the reset comes under the id of the one after it.
     play!(world: Answer(0, Done), Interrupt, Arrive(Sync) => 0, 0);
@@ -110,7 +115,7 @@ fn a_late_answer_acknowledges_nobody() {
 /// The thread pool of the host may well finish the later flush first.
 #[test]
 fn a_late_answer_may_come_after_its_successors() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), ForcedReset(true), Restore, Answer(1, Done) => 0, 0);
     play!(world: Interrupt => 1, 0);
     // Nobody waits for the late one now: it must not be there when somebody does.
@@ -120,7 +125,7 @@ fn a_late_answer_may_come_after_its_successors() {
 
 #[test]
 fn a_recovery_fails_nobody() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), NeedsReset, Arrive(Bio), Recover(false), Restore => 0, 0);
     play!(world: Answer(0, Done), Interrupt, Work => 2, 0);
 }
@@ -128,24 +133,15 @@ fn a_recovery_fails_nobody() {
 /// The late answer to the flush that a recovery interrupted is no sign that it did not help.
 #[test]
 fn a_recovery_may_be_followed_by_that_of_the_ring() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), NeedsReset, Recover(true), Restore => 0, 0);
     play!(world: Answer(0, Done), Interrupt, Answer(0, Done), Interrupt => 0, 0);
     play!(world: Recover(true), Restore, Answer(0, Done), Interrupt => 1, 0);
 }
 
 #[test]
-fn nothing_is_sent_between_the_decision_to_recover_and_the_reset() {
-    let mut engine = Real::new();
-    engine.start();
-    assert_eq!(engine.recover(), engine::Recovery::Reset);
-    engine.arrive(7).unwrap();
-    assert_eq!(engine.pump(|_| unreachable!()), engine::Pumped::Nothing);
-}
-
-#[test]
 fn a_recovery_that_does_not_help_is_the_last() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), NeedsReset, Recover(false), Restore => 0, 0);
     play!(world: NeedsReset, Recover(false) => 0, 1);
     assert!(world.is_broken());
@@ -154,7 +150,7 @@ fn a_recovery_that_does_not_help_is_the_last() {
 /// A recovered queue proves itself with a flush for nobody, so an idle device can recover again.
 #[test]
 fn recoveries_that_help_may_be_many() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     for _ in 0..10 {
         let events = [
             NeedsReset,
@@ -169,28 +165,53 @@ fn recoveries_that_help_may_be_many() {
 }
 
 #[test]
-fn the_last_response_buffer_lost_is_the_end() {
-    let mut world = World::probed();
+fn flushes_may_be_lost_any_number_of_times() {
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync) => 0, 0);
-    for _ in 1..BUFFERS {
-        play!(world: ForcedReset(true), Restore => 0, 0);
+    for _ in 0..100 {
+        play!(world: ForcedReset(false), Restore => 0, 0);
     }
-    play!(world: ForcedReset(true), Restore => 0, 1);
+    play!(world: Answer(0, Done), Interrupt => 1, 0);
 }
 
+/// The answer to the lost flush follows that to the one in flight, before the driver has looked: a
+/// host with EVENT_IDX gives no second interrupt.
 #[test]
-fn a_buffer_is_used_again_when_its_answer_came() {
-    let mut world = World::probed();
-    play!(world: Arrive(Sync) => 0, 0);
-    for _ in 1..10 {
-        play!(world: ForcedReset(true), Answer(0, Done), Restore => 0, 0);
+fn a_surplus_answer_is_found_without_an_interrupt() {
+    for setup in Setup::rings(false) {
+        let mut world = World::probed(setup);
+        play!(world: Arrive(Sync), ForcedReset(true), Restore => 0, 0);
+        play!(world: Answer(1, Done), Answer(0, Done), Interrupt => 1, 0);
+        play!(world: Arrive(Sync), Recover(true), Restore => 1, 0);
+        play!(world: Answer(0, Done), Interrupt => 2, 0);
     }
-    assert!(!world.is_broken());
+}
+
+/// The request of a caller that comes before the driver has looked would overwrite it.
+#[test]
+fn a_surplus_answer_is_found_before_sending() {
+    for setup in Setup::rings(false) {
+        let mut world = World::probed(setup);
+        play!(world: Arrive(Sync), ForcedReset(true), Restore => 0, 0);
+        play!(world: Answer(1, Done), Interrupt, Answer(0, Done), Arrive(Sync) => 1, 0);
+        play!(world: Interrupt, Recover(true), Restore, Answer(0, Done), Interrupt => 2, 0);
+    }
+}
+
+/// The request stays mapped, so the host may write it, and no other may be unmapped by its answer.
+#[test]
+fn a_flush_lost_behind_a_mapping_is_the_end() {
+    for setup in Setup::rings(true) {
+        let mut world = World::probed(setup);
+        play!(world: Arrive(Sync), ForcedReset(true), Restore, Arrive(Sync) => 0, 1);
+        play!(world: Answer(0, Done) => 0, 1);
+        assert!(world.is_broken());
+    }
 }
 
 #[test]
 fn a_device_that_vanishes_fails_everybody() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Arrive(Bio), Vanish => 0, 0);
     play!(world: GiveUp => 0, 2);
     // The bio is completed by the work item, and only then nobody is left.
@@ -199,14 +220,14 @@ fn a_device_that_vanishes_fails_everybody() {
 
 #[test]
 fn a_caller_finds_the_queue_broken() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Vanish, Arrive(Sync) => 0, 1);
     assert!(world.is_broken());
 }
 
 #[test]
 fn orderly_removal_serves_all_who_came_before() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Bio), Close, Arrive(Sync), Answer(0, Done), Interrupt => 1, 0);
     assert!(!world.events(0).contains(&Removed));
     play!(world: Work, Removed, Rebind => 1, 0);
@@ -215,7 +236,7 @@ fn orderly_removal_serves_all_who_came_before() {
 /// What the driver left behind is still in the host when it is bound again.
 #[test]
 fn a_late_answer_may_be_for_an_earlier_driver() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Close, RemovedByForce, Rebind => 0, 1);
     play!(world: Arrive(Sync), Restore, Answer(0, Done), Interrupt => 0, 1);
     play!(world: Answer(0, Done), Interrupt, Recover(true), Restore => 0, 1);
@@ -225,7 +246,7 @@ fn a_late_answer_may_be_for_an_earlier_driver() {
 /// Each late answer costs a recovery of its own, and none of them is for nothing.
 #[test]
 fn late_answers_to_an_idle_engine_may_be_many() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Close, RemovedByForce, Rebind, Restore => 0, 1);
     play!(world: Arrive(Sync), ForcedReset(true), Restore, Answer(2, Done), Interrupt => 1, 1);
     for _ in 0..2 {
@@ -243,44 +264,95 @@ fn late_answers_to_an_idle_engine_may_be_many() {
 /// An answer that is there when the device is reset counts, and so does an error.
 #[test]
 fn an_answer_that_nobody_read_is_not_lost_on_reset() {
-    let mut world = World::probed();
+    let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Arrive(Bio), Answer(0, Error), ForcedReset(true) => 0, 1);
     play!(world: Restore, Answer(0, Done), NeedsReset, Recover(true), Work => 1, 1);
 }
 
-#[test]
-fn a_flush_that_may_have_been_sent_may_be_answered() {
-    let mut engine = Real::new();
-    engine.start();
-    engine.arrive(7).unwrap();
-    let pumped = engine.pump(|_| Err(engine::NotSent::Dead));
-    assert_eq!(pumped, engine::Pumped::Broken(List(vec![7])));
-    assert!(engine.host_may_write());
+/// A port without a world: answers what it is told to.
+#[derive(Default)]
+struct Script {
+    used: Option<Used>,
+    ended: Vec<Ended>,
+    given_up: bool,
 }
 
-#[test]
-fn a_flush_in_flight_may_be_answered() {
-    let mut engine = Real::new();
-    engine.start();
-    engine.arrive(7).unwrap();
-    assert!(!engine.host_may_write());
-    assert_eq!(engine.pump(|_| Ok(())), engine::Pumped::Sent);
-    assert!(engine.host_may_write());
-}
-
-#[test]
-fn answers_are_judged_by_length_and_status() {
-    use engine::Answer;
-
-    assert_eq!(Answer::judge(4, 0), Answer::Done);
-    assert_eq!(Answer::judge(4, 1), Answer::Failed(Failure::Status(1)));
-    assert_eq!(
-        Answer::judge(4, u32::MAX),
-        Answer::Failed(Failure::Status(u32::MAX))
-    );
-    for len in [0, 1, 3, 5, u32::MAX] {
-        assert_eq!(Answer::judge(len, 0), Answer::Failed(Failure::Length(len)));
-        assert_eq!(Answer::judge(len, UNANSWERED), Answer::Untouched(len));
+impl Port<List> for Script {
+    fn add(&mut self, _: &List) -> Result<(), NotSent> {
+        Ok(())
     }
-    assert_eq!(Answer::judge(4, UNANSWERED), Answer::Untouched(4));
+    fn take(&mut self) -> Result<Option<Used>, Dead> {
+        Ok(self.used.take())
+    }
+    fn rearm(&mut self) -> bool {
+        false
+    }
+    fn give_up_request(&mut self) {
+        self.given_up = true;
+    }
+    fn end(&mut self, _: List, how: Ended) {
+        self.ended.push(how);
+    }
+    fn broke(&mut self, _: &'static str) {}
+}
+
+/// How the callers of a flush end that is answered like this.
+fn judge(responses: Responses, len: u32, value: u32) -> (Vec<Ended>, bool) {
+    let mut engine = Real::new();
+    let mut script = Script::default();
+    engine.start(responses);
+    engine.arrive(7).unwrap();
+    engine.pump(&mut script);
+    script.used = Some(Used { len, value });
+    engine.drain(&mut script);
+    (script.ended, script.given_up)
+}
+
+#[test]
+fn answers_are_judged_by_what_was_written() {
+    use flush_model::engine::{
+        Ended::*,
+        Failure::*, //
+    };
+    use Responses::*;
+
+    for len in [0, 1, 3, RESPONSE_LEN, 5, u32::MAX] {
+        assert_eq!(judge(Direct, len, 0), (vec![Done], false));
+        for status in [1, 2, u32::MAX, 0x8000_0000] {
+            assert_eq!(
+                judge(Direct, len, status),
+                (vec![Failed(Status(status))], false)
+            );
+        }
+        if len != RESPONSE_LEN {
+            assert_eq!(
+                judge(Direct, len, UNANSWERED),
+                (vec![Failed(Length(len))], false)
+            );
+        }
+    }
+    // That is the answer to another flush.
+    assert_eq!(judge(Direct, RESPONSE_LEN, UNANSWERED), (vec![], true));
+}
+
+/// A mapping may discard what the driver stored, so the value alone proves nothing.
+#[test]
+fn answers_behind_a_mapping_are_judged_by_their_length() {
+    use flush_model::engine::{
+        Ended::*,
+        Failure::*, //
+    };
+    use Responses::*;
+
+    for len in [0, 1, 3] {
+        assert_eq!(judge(Mapped, len, 0), (vec![Failed(Length(len))], false));
+    }
+    for len in [RESPONSE_LEN, 5, u32::MAX] {
+        assert_eq!(judge(Mapped, len, 0), (vec![Done], false));
+        assert_eq!(judge(Mapped, len, 1), (vec![Failed(Status(1))], false));
+    }
+    assert_eq!(
+        judge(Mapped, RESPONSE_LEN, UNANSWERED),
+        (vec![Broken], true)
+    );
 }

@@ -12,53 +12,57 @@ use flush_model::{
         *, //
     },
     How,
-    Real, //
+    Real,
+    Setup, //
 };
 
-/// Explores the world with that many callers and the events of a day and those `also` allowed.
-fn explore_all(name: &str, most: usize, also: impl Fn(Event) -> bool) {
+/// Explores the world with that many callers and the events of a day and those `also` allowed, on
+/// each kind of ring.
+fn explore_all(name: &str, mapped: bool, most: usize, also: impl Fn(Event) -> bool) {
     let most = std::env::var("MOST").map_or(most, |most| most.parse().expect("MOST is a number"));
     let allowed = |event| match event {
         Arrive(_) | Answer(_, How::Done | How::Error) | Interrupt | Work | Restore => true,
         _ => also(event),
     };
-    match explore::<Real>(most, allowed) {
-        Ok(explored) => println!("{name}, {most} at a time: {explored}"),
-        Err((story, violation)) => panic!("{violation}, after {story:?}"),
+    for setup in Setup::rings(mapped) {
+        match explore::<Real>(setup, most, allowed) {
+            Ok(explored) => println!("{name}, {setup}, {most} at a time: {explored}"),
+            Err((story, violation)) => panic!("{setup}: {violation}, after {story:?}"),
+        }
     }
 }
 
 #[test]
 fn traffic() {
-    explore_all("traffic", 4, |event| {
+    explore_all("traffic", false, 4, |event| {
         matches!(event, Answer(_, How::Empty) | NoMemory | Memory | Retry)
     });
 }
 
 #[test]
 fn suspend() {
-    explore_all("suspend", 4, |event| {
+    explore_all("suspend", false, 4, |event| {
         matches!(event, Freeze | Frozen | Thaw | NoMemory | Memory | Retry)
     });
 }
 
 #[test]
 fn function_reset() {
-    explore_all("function reset", 2, |event| {
+    explore_all("function reset", false, 2, |event| {
         matches!(event, ForcedReset(_) | Recover(_))
     });
 }
 
 #[test]
 fn recovery() {
-    explore_all("recovery", 2, |event| {
+    explore_all("recovery", false, 2, |event| {
         matches!(event, NeedsReset | Recover(_))
     });
 }
 
 #[test]
 fn removal() {
-    explore_all("removal", 3, |event| {
+    explore_all("removal", false, 3, |event| {
         matches!(
             event,
             Freeze | Frozen | GiveUp | Close | Removed | RemovedByForce | Rebind | Recover(_)
@@ -68,7 +72,7 @@ fn removal() {
 
 #[test]
 fn surprise() {
-    explore_all("surprise", 2, |event| {
+    explore_all("surprise", false, 2, |event| {
         matches!(
             event,
             Vanish | GiveUp | NeedsReset | Recover(_) | ForcedReset(_)
@@ -78,14 +82,34 @@ fn surprise() {
 
 #[test]
 fn bad_host() {
-    explore_all("bad host", 2, |event| {
+    explore_all("bad host", false, 2, |event| {
         matches!(event, Answer(..) | ForcedReset(_) | Recover(_) | GiveUp)
     });
 }
 
 #[test]
 fn everything() {
-    explore_all("everything", 1, |event| {
+    explore_all("everything", false, 1, |event| {
         !matches!(event, Answer(_, How::Lie) | NoMemory)
+    });
+}
+
+#[test]
+fn mapped() {
+    explore_all("mapped", true, 2, |event| {
+        matches!(
+            event,
+            Freeze | Frozen | ForcedReset(_) | NeedsReset | Recover(_) | GiveUp
+        )
+    });
+}
+
+#[test]
+fn mapped_removal() {
+    explore_all("mapped removal", true, 2, |event| {
+        matches!(
+            event,
+            Close | Removed | RemovedByForce | Rebind | ForcedReset(_) | NoMemory | Memory | Retry
+        )
     });
 }

@@ -10,6 +10,7 @@ use flush_model::{
     How,
     Kind,
     Real,
+    Setup,
     Violation,
     World, //
 };
@@ -35,8 +36,8 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 /// Lives through those of `events` that can happen when their turn comes.
-fn live(events: &[Event]) -> Result<(), Violation> {
-    let mut world = World::<Real>::default();
+fn live(setup: Setup, events: &[Event]) -> Result<(), Violation> {
+    let mut world = World::<Real>::new(setup);
     for (number, &event) in events.iter().enumerate() {
         if !world.events(24).contains(&event) {
             continue;
@@ -61,7 +62,11 @@ proptest! {
     })]
 
     #[test]
-    fn long_lives(events in prop::collection::vec(any_event(), 1..3000)) {
-        live(&events).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
+    fn long_lives(
+        (packed, event_idx, mapped) in any::<(bool, bool, bool)>(),
+        events in prop::collection::vec(any_event(), 1..3000),
+    ) {
+        let setup = Setup { packed, event_idx, mapped };
+        live(setup, &events).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
     }
 }

@@ -7,14 +7,18 @@
 
 use flush_model::{
     engine::{
-        self,
-        Answered,
+        Dead,
+        Ended,
         NotSent,
-        Pumped,
-        Recovery,
-        Refused, //
+        Port,
+        Refused,
+        Responses,
+        Used,
+        RESPONSE_LEN,
+        UNANSWERED, //
     },
     explore,
+    Desk,
     Event::{
         self,
         *, //
@@ -23,15 +27,36 @@ use flush_model::{
     How,
     List,
     Real,
-    BUFFERS, //
+    Setup, //
 };
 
 /// Explores a world with this engine and an honest host. It must violate `rule`, also when a less
 /// interesting way to find it is left out.
 fn must_violate<F: Flush>(rule: &str, left_out: impl Fn(Event) -> bool) {
+    must_violate_in::<F>(SPLIT, rule, left_out)
+}
+
+const SPLIT: Setup = Setup {
+    packed: false,
+    event_idx: true,
+    mapped: false,
+};
+
+const PACKED: Setup = Setup {
+    packed: true,
+    ..SPLIT
+};
+
+const MAPPED: Setup = Setup {
+    mapped: true,
+    ..SPLIT
+};
+
+/// The same on a certain kind of ring.
+fn must_violate_in<F: Flush>(setup: Setup, rule: &str, left_out: impl Fn(Event) -> bool) {
     let name = std::any::type_name::<F>();
     let allowed = |event| !left_out(event) && !matches!(event, Answer(_, How::Empty | How::Lie));
-    match explore::<F>(2, allowed) {
+    match explore::<F>(setup, 2, allowed) {
         Ok(explored) => panic!("{name} was not found in {explored}"),
         Err((story, violation)) => {
             println!("{name}: {violation}, after {story:?}");
@@ -62,6 +87,71 @@ macro_rules! wrong {
     };
 }
 
+/// The port, with a fault between it and the engine.
+struct Faulty<'a> {
+    desk: &'a mut Desk,
+    /// Changes what was taken.
+    taken: fn(&mut Used),
+    /// Changes the batches that end.
+    ended: &'a mut dyn FnMut(&mut List, &mut Ended),
+    rearms: fn(&mut Desk) -> bool,
+    gives_up: bool,
+    retries: bool,
+    tells: bool,
+}
+
+impl<'a> Faulty<'a> {
+    fn new(desk: &'a mut Desk, ended: &'a mut dyn FnMut(&mut List, &mut Ended)) -> Self {
+        Self {
+            desk,
+            taken: |_| (),
+            ended,
+            rearms: |desk| desk.rearm(),
+            gives_up: true,
+            retries: true,
+            tells: true,
+        }
+    }
+}
+
+fn unchanged(_: &mut List, _: &mut Ended) {}
+
+impl Port<List> for Faulty<'_> {
+    fn add(&mut self, batch: &List) -> Result<(), NotSent> {
+        let added = self.desk.add(batch);
+        if !self.retries {
+            self.desk.must_retry = false;
+        }
+        added
+    }
+    fn take(&mut self) -> Result<Option<Used>, Dead> {
+        let taken = self.desk.take();
+        taken.map(|used| {
+            used.map(|mut used| {
+                (self.taken)(&mut used);
+                used
+            })
+        })
+    }
+    fn rearm(&mut self) -> bool {
+        (self.rearms)(self.desk)
+    }
+    fn give_up_request(&mut self) {
+        if self.gives_up {
+            self.desk.give_up_request()
+        }
+    }
+    fn end(&mut self, mut batch: List, mut how: Ended) {
+        (self.ended)(&mut batch, &mut how);
+        if self.tells {
+            self.desk.end(batch, how)
+        }
+    }
+    fn broke(&mut self, why: &'static str) {
+        self.desk.broke(why)
+    }
+}
+
 wrong! {
     /// Lets callers join the flush that is in flight already.
     JoinsInFlight { late: List }
@@ -73,14 +163,9 @@ wrong! {
         }
         self.real.arrive(caller).map_err(|(why, _)| why)
     }
-    fn answered(&mut self, answer: engine::Answer) -> Answered<List> {
-        match self.real.answered(answer) {
-            Answered::Ended(mut batch, result) => {
-                batch.0.append(&mut self.late.0);
-                Answered::Ended(batch, result)
-            }
-            other => other,
-        }
+    fn drain(&mut self, desk: &mut Desk) {
+        let Self { real, late } = self;
+        real.drain(&mut Faulty::new(desk, &mut |batch, _| batch.0.append(&mut late.0)))
     }
 }
 
@@ -90,15 +175,19 @@ fn a_flush_in_flight_does_not_count() {
 }
 
 wrong! {
-    /// Believes the used element, whatever the response buffer says.
+    /// Believes the used element, whatever the response says.
     BelievesTheRing {}
 
     const STRICT: bool = false;
 
-    fn answered(&mut self, answer: engine::Answer) -> Answered<List> {
-        self.real.answered(match answer {
-            engine::Answer::Untouched(_) => engine::Answer::Done,
-            other => other,
+    fn drain(&mut self, desk: &mut Desk) {
+        self.real.drain(&mut Faulty {
+            taken: |used| {
+                if used.value == UNANSWERED {
+                    used.value = 0;
+                }
+            },
+            ..Faulty::new(desk, &mut unchanged)
         })
     }
 }
@@ -109,57 +198,67 @@ fn a_late_answer_does_not_count() {
 }
 
 wrong! {
-    /// Posts a response buffer again while an answer to it is missing.
-    ReusesBuffers {}
+    /// Posts a request again while an answer to it is to come.
+    ReusesTheRequest {}
 
     const STRICT: bool = false;
 
-    fn reset(&mut self, _: &dyn Fn(usize) -> bool) {
-        self.real.reset(|_| true);
+    fn reset(&mut self, unread: Option<Used>, desk: &mut Desk) {
+        self.real.reset(unread, &mut Faulty {
+            gives_up: false,
+            ..Faulty::new(desk, &mut unchanged)
+        })
     }
 }
 
 #[test]
-fn a_buffer_that_may_be_written_late_is_not_reused() {
-    must_violate::<ReusesBuffers>("durability", |event| event == RemovedByForce);
+fn a_request_that_may_be_answered_late_is_not_reused() {
+    must_violate::<ReusesTheRequest>("durability", |event| {
+        matches!(event, Close | Removed | RemovedByForce)
+    });
+    must_violate::<ReusesTheRequest>("memory", |_| false);
 }
 
 wrong! {
     /// Sees that an answer is a late one, and sends the flush again into the same ring.
-    SendsAgain { buffer: usize }
+    SendsAgain {}
 
     const STRICT: bool = false;
 
-    fn pump(&mut self, add: &mut dyn FnMut(usize) -> Result<(), NotSent>) -> Pumped<List> {
-        let Self { real, buffer } = self;
-        real.pump(|chosen| {
-            *buffer = chosen;
-            add(chosen)
-        })
-    }
-    fn answered(&mut self, answer: engine::Answer) -> Answered<List> {
-        let answered = self.real.answered(answer);
-        if let Answered::Stale = answered {
-            self.real.reset(|buffer| buffer == self.buffer);
-            self.real.start();
+    fn drain(&mut self, desk: &mut Desk) {
+        self.real.drain(&mut Faulty {
+            gives_up: false,
+            rearms: |_| false,
+            ..Faulty::new(desk, &mut unchanged)
+        });
+        if !self.real.is_quiet() && !self.real.expects_answer() {
+            self.real.reset(None, desk);
+            self.real.start(Responses::Direct);
+            self.real.pump(desk);
         }
-        answered
     }
 }
 
 #[test]
 fn a_ring_out_of_step_is_not_used() {
-    must_violate::<SendsAgain>("durability", |event| event == NeedsReset);
+    must_violate::<SendsAgain>("durability", |event| {
+        matches!(event, NeedsReset | Close | Removed | RemovedByForce)
+    });
 }
 
 wrong! {
     /// Sees that a ring is out of step, and does not wait until the host has nothing in flight.
     DoesNotWait {}
 
-    fn answered(&mut self, answer: engine::Answer) -> Answered<List> {
-        match self.real.answered(answer) {
-            Answered::Stale => self.real.stray(),
-            other => other,
+    fn drain(&mut self, desk: &mut Desk) {
+        let expected = self.real.expects_answer();
+        self.real.drain(desk);
+        if expected && !self.real.is_quiet() && !self.real.expects_answer() {
+            // The element that it waits for seems to be there.
+            self.real.drain(&mut Faulty {
+                rearms: |_| true,
+                ..Faulty::new(desk, &mut unchanged)
+            });
         }
     }
 }
@@ -170,34 +269,102 @@ fn a_ring_out_of_step_is_not_reset_too_early() {
 }
 
 wrong! {
-    /// Forgets the batch in flight when the queue is lost.
-    LosesOnReset {}
+    /// Does not look for a surplus answer when nothing is in flight any more.
+    DoesNotLook {}
 
-    fn reset(&mut self, is_written: &dyn Fn(usize) -> bool) {
-        if self.real.expects_answer() {
-            let _ = self.real.answered(engine::Answer::Done);
-        }
-        self.real.reset(is_written);
+    fn drain(&mut self, desk: &mut Desk) {
+        self.real.drain(&mut Faulty {
+            rearms: |_| false,
+            ..Faulty::new(desk, &mut unchanged)
+        })
     }
 }
 
 #[test]
-fn nobody_is_lost_on_reset() {
-    must_violate::<LosesOnReset>("progress", |event| event == GiveUp);
+fn a_surplus_answer_without_an_interrupt_is_found() {
+    must_violate::<DoesNotLook>("progress", |event| {
+        matches!(event, GiveUp | NeedsReset | Vanish)
+    });
+}
+
+wrong! {
+    /// Does not look for a surplus answer before it sends.
+    OverwritesAnswers {}
+
+    fn pump(&mut self, desk: &mut Desk) {
+        self.real.pump(&mut Faulty {
+            rearms: |_| false,
+            ..Faulty::new(desk, &mut unchanged)
+        })
+    }
+}
+
+#[test]
+fn a_surplus_answer_is_found_before_it_is_overwritten() {
+    must_violate_in::<OverwritesAnswers>(PACKED, "progress", |event| {
+        matches!(event, GiveUp | NeedsReset | Vanish)
+    });
+}
+
+wrong! {
+    /// Goes on after it has lost a flush behind a mapping.
+    IgnoresMappings {}
+
+    fn start(&mut self, _: &Desk) {
+        self.real.start(Responses::Direct)
+    }
+}
+
+#[test]
+fn a_mapped_request_is_not_lost() {
+    must_violate_in::<IgnoresMappings>(MAPPED, "memory", |_| false);
+}
+
+wrong! {
+    /// Forgets the batch in flight when the queue is lost.
+    LosesOnReset {}
+
+    fn reset(&mut self, _: Option<Used>, desk: &mut Desk) {
+        let unread = Used { len: RESPONSE_LEN, value: 0 };
+        self.real.reset(Some(unread), &mut Faulty {
+            tells: false,
+            ..Faulty::new(desk, &mut unchanged)
+        });
+    }
+}
+
+#[test]
+fn no_caller_is_lost_on_reset() {
+    must_violate::<LosesOnReset>("progress", |event| {
+        matches!(event, GiveUp | Close | Removed | RemovedByForce | Vanish)
+    });
+}
+
+wrong! {
+    /// Does not tell what the host has answered before the reset.
+    IgnoresTheUnread {}
+
+    fn reset(&mut self, _: Option<Used>, desk: &mut Desk) {
+        self.real.reset(None, desk);
+    }
+}
+
+#[test]
+fn an_error_is_told_once() {
+    must_violate::<IgnoresTheUnread>("errors", |event| {
+        !matches!(
+            event,
+            Arrive(_) | Answer(..) | Interrupt | ForcedReset(true) | Restore
+        )
+    });
 }
 
 wrong! {
     /// Ends a batch from its last caller to its first.
     Reverses {}
 
-    fn answered(&mut self, answer: engine::Answer) -> Answered<List> {
-        match self.real.answered(answer) {
-            Answered::Ended(mut batch, result) => {
-                batch.0.reverse();
-                Answered::Ended(batch, result)
-            }
-            other => other,
-        }
+    fn drain(&mut self, desk: &mut Desk) {
+        self.real.drain(&mut Faulty::new(desk, &mut |batch, _| batch.0.reverse()))
     }
 }
 
@@ -210,20 +377,16 @@ wrong! {
     /// Ends the first caller of a batch twice.
     EndsTwice {}
 
-    fn answered(&mut self, answer: engine::Answer) -> Answered<List> {
-        match self.real.answered(answer) {
-            Answered::Ended(mut batch, result) => {
-                let first = batch.0.first().copied();
-                batch.0.extend(first);
-                Answered::Ended(batch, result)
-            }
-            other => other,
-        }
+    fn drain(&mut self, desk: &mut Desk) {
+        self.real.drain(&mut Faulty::new(desk, &mut |batch, _| {
+            let first = batch.0.first().copied();
+            batch.0.extend(first);
+        }))
     }
 }
 
 #[test]
-fn everyone_ends_once() {
+fn each_caller_ends_once() {
     must_violate::<EndsTwice>("once", |_| false);
 }
 
@@ -231,23 +394,23 @@ wrong! {
     /// Keeps the batch in flight when it breaks, and acknowledges it later.
     AcknowledgesAfterBreak { broken: bool }
 
-    fn break_down(&mut self) -> List {
+    fn fail(&mut self, desk: &mut Desk) {
         if self.real.expects_answer() {
             self.broken = true;
-            return List::default();
+            desk.broke(flush_model::GIVEN_UP);
+            return;
         }
-        self.real.break_down()
+        self.real.fail(flush_model::GIVEN_UP, desk)
     }
-    fn pump(&mut self, add: &mut dyn FnMut(usize) -> Result<(), NotSent>) -> Pumped<List> {
-        if self.broken {
-            return Pumped::Nothing;
+    fn pump(&mut self, desk: &mut Desk) {
+        if !self.broken {
+            self.real.pump(desk);
         }
-        self.real.pump(add)
     }
 }
 
 #[test]
-fn everyone_ends_on_break() {
+fn each_caller_ends_on_break() {
     must_violate::<AcknowledgesAfterBreak>("broken", |_| false);
 }
 
@@ -255,12 +418,12 @@ wrong! {
     /// Sends a second flush while one is in flight.
     SendsTwo {}
 
-    fn pump(&mut self, add: &mut dyn FnMut(usize) -> Result<(), NotSent>) -> Pumped<List> {
+    fn pump(&mut self, desk: &mut Desk) {
         if self.real.expects_answer() {
-            let _ = add(BUFFERS - 1);
-            return Pumped::Nothing;
+            let _ = desk.add(&List(vec![0]));
+            return;
         }
-        self.real.pump(add)
+        self.real.pump(desk)
     }
 }
 
@@ -273,10 +436,14 @@ wrong! {
     /// Takes a failed flush for a good one.
     IgnoresErrors {}
 
-    fn answered(&mut self, answer: engine::Answer) -> Answered<List> {
-        self.real.answered(match answer {
-            engine::Answer::Failed(_) => engine::Answer::Done,
-            other => other,
+    fn drain(&mut self, desk: &mut Desk) {
+        self.real.drain(&mut Faulty {
+            taken: |used| {
+                if used.value != UNANSWERED {
+                    used.value = 0;
+                }
+            },
+            ..Faulty::new(desk, &mut unchanged)
         })
     }
 }
@@ -287,29 +454,29 @@ fn errors_are_reported() {
 }
 
 wrong! {
-    /// Fails the callers that a reset takes the queue from.
+    /// Fails the callers from which a reset takes the queue.
     FailsOnReset {}
 
-    fn recover(&mut self) -> Recovery<List> {
-        Recovery::GiveUp(self.real.break_down())
+    fn recover(&mut self, desk: &mut Desk) -> bool {
+        self.real.fail("a reset did not help", desk);
+        false
     }
 }
 
 #[test]
-fn nobody_fails_on_recovery() {
+fn no_caller_fails_on_recovery() {
     must_violate::<FailsOnReset>("errors", |_| false);
 }
 
 wrong! {
-    /// Forgets to send those who have waited for the queue.
-    ForgetsTheWaiting { sent_before: bool }
+    /// Does not try again what failed for want of memory.
+    ForgetsTheWaiting {}
 
-    fn pump(&mut self, add: &mut dyn FnMut(usize) -> Result<(), NotSent>) -> Pumped<List> {
-        let pumped = self.real.pump(add);
-        if let Pumped::Again = pumped {
-            return Pumped::Nothing;
-        }
-        pumped
+    fn pump(&mut self, desk: &mut Desk) {
+        self.real.pump(&mut Faulty {
+            retries: false,
+            ..Faulty::new(desk, &mut unchanged)
+        })
     }
 }
 

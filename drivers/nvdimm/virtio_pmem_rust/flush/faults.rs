@@ -44,13 +44,15 @@ impl Flush {
         // A host that does not answer is not waited for.
         let mut left = msecs_to_jiffies(1000);
         let mut state = self.shared.state.lock();
-        let answers = state.answers;
+        let answers = state.path.answers;
 
         if !state.engine.expects_answer() {
             return false;
         }
-        while state.answers == answers && left > 0 {
+        while state.path.answers == answers && left > 0 {
+            state.watchers += 1;
             left = self.shared.changed.wait_timeout(&mut state, left);
+            state.watchers -= 1;
         }
         left > 0
     }

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the engine works on: the virtqueue, its one request, and the callers that have ended.
+
+use crate::{
+    callers::Callers,
+    engine::{
+        Dead,
+        Ended,
+        Failure,
+        NotSent,
+        Port,
+        Used,
+        RESPONSE_LEN,
+        UNANSWERED, //
+    },
+    stats::Stats,
+    trace,
+    watchdog::Subject, //
+};
+use core::mem;
+use kernel::{
+    alloc::abandon::{
+        abandon,
+        may_be_abandoned, //
+    },
+    block::bio::BioList,
+    device,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        WaitList, //
+    },
+    time::{
+        Instant,
+        Monotonic, //
+    },
+    uapi,
+    virtio::{
+        Command,
+        Le32,
+        Virtqueue, //
+    }, //
+};
+
+/// A flush request, and the host's status.
+pub(crate) type Request = KBox<Command<Le32, Le32>>;
+
+/// What is worth a line in the log; printed when the lock was released.
+#[derive(Clone, Copy)]
+pub(super) enum Complaint {
+    /// The host reports this length for a response that it has written.
+    Length(u32),
+    /// The host failed a flush, this often so far.
+    Failed(Failure, u64),
+    /// What is waited for has made no progress for this many seconds; the limit.
+    Slow(Subject, u32, u32),
+    /// The device is unusable from now on.
+    Broken(&'static str),
+}
+
+impl Complaint {
+    pub(super) fn print(self, dev: &device::Device) {
+        match self {
+            Self::Length(len) => dev_warn!(
+                dev,
+                "the host reports responses of {} bytes, and writes {}\n",
+                len,
+                RESPONSE_LEN
+            ),
+            Self::Failed(failure, times) => dev_err!(
+                dev,
+                "the host failed a flush: {:?}, failure number {}\n",
+                failure,
+                times
+            ),
+            Self::Slow(subject, secs, limit) => dev_warn!(
+                dev,
+                "{}: no progress for {} s, the limit is {} s\n",
+                subject.name(),
+                secs,
+                limit
+            ),
+            Self::Broken(why) => dev_err!(dev, "{}: giving up on the device\n", why),
+        }
+    }
+}
+
+/// What follows from a change of state, to be done when the lock was released.
+#[derive(Default)]
+pub(super) struct Outcome {
+    done: WaitList,
+    failed: WaitList,
+    /// Bios without data, with their status.
+    flushes: BioList,
+    pub(super) complaint: Option<Complaint>,
+}
+
+impl Outcome {
+    /// How many callers end by it.
+    fn len(&self) -> usize {
+        self.done.len() + self.failed.len() + self.flushes.len()
+    }
+
+    /// Wakes the callers that sleep, and completes the bios that have their status. Any context.
+    pub(super) fn end(mut self) {
+        self.done.complete_all(Ok(()));
+        self.failed.complete_all(Err(EIO));
+        self.flushes.complete_all(Ok(()));
+    }
+
+    /// Keeps what matters most.
+    pub(super) fn complain(&mut self, complaint: Complaint) {
+        if !matches!(self.complaint, Some(Complaint::Broken(_))) {
+            self.complaint = Some(complaint);
+        }
+    }
+}
+
+/// The engine's port to the device.
+pub(super) struct Path {
+    pub(super) dev: ARef<device::Device>,
+    /// [`None`] while the device is suspended or reset.
+    pub(super) queue: Option<Virtqueue<Request>>,
+    /// [`None`] while it is in the queue, and when it was given up.
+    request: Option<Request>,
+    pub(super) outcome: Outcome,
+    /// Bios with FUA whose flush has ended, with their status, for the work item to complete.
+    pub(super) finished: BioList,
+    /// The host is to be notified of a request.
+    pub(super) notify: bool,
+    /// The request could not be mapped: the work item is to send the flush.
+    pub(super) starved: bool,
+    /// A wrong length was reported.
+    told_length: bool,
+    /// Counts answers, so that a slow host can be told from one that hangs.
+    pub(super) answers: u64,
+    /// The number of `stats.flushes` is that of the batch in flight.
+    pub(super) stats: Stats,
+    /// When the flush in flight was sent.
+    sent: Instant<Monotonic>,
+}
+
+impl Path {
+    pub(super) fn new(dev: ARef<device::Device>) -> Self {
+        Self {
+            dev,
+            queue: None,
+            request: None,
+            outcome: Outcome::default(),
+            finished: BioList::new(),
+            notify: false,
+            starved: false,
+            told_length: false,
+            answers: 0,
+            stats: Stats::default(),
+            sent: Instant::now(),
+        }
+    }
+
+    /// Allocates a request. May sleep.
+    pub(super) fn new_request() -> Result<Request> {
+        let command = Command::new(
+            Le32::new(uapi::VIRTIO_PMEM_REQ_TYPE_FLUSH),
+            Le32::new(UNANSWERED),
+        );
+        let request = KBox::new(command, GFP_KERNEL)?;
+
+        may_be_abandoned(&request);
+        Ok(request)
+    }
+
+    /// Whether there is no request, so that a new one has to come with the next queue.
+    pub(super) fn has_no_request(&self) -> bool {
+        self.request.is_none()
+    }
+
+    pub(super) fn set_request(&mut self, request: Request) {
+        self.request = Some(request);
+    }
+
+    /// Whether the work item has something to do.
+    pub(super) fn has_work(&self) -> bool {
+        self.starved || !self.finished.is_empty()
+    }
+
+    /// Returns what is to be done without the lock, and how many callers end by it.
+    pub(super) fn take_outcome(&mut self) -> (Outcome, usize) {
+        let outcome = mem::take(&mut self.outcome);
+        let ended = outcome.len();
+
+        (outcome, ended)
+    }
+
+    /// Notes an answer.
+    fn answered(&mut self, used: Used) {
+        if cfg!(CONFIG_DEBUG_FS) {
+            self.stats.answered(self.sent.elapsed());
+        }
+        trace::answer(&self.dev, self.stats.flushes, used.len, used.value);
+        self.answers = self.answers.wrapping_add(1);
+        if used.len != RESPONSE_LEN && used.value != UNANSWERED && !self.told_length {
+            self.told_length = true;
+            self.outcome.complain(Complaint::Length(used.len));
+        }
+    }
+
+    /// Takes back the request from a queue that is gone, and returns the answer that was not read:
+    /// it has the length of its used element, or else was found in the response.
+    pub(super) fn take_back(&mut self, request: Request, len: Option<u32>) -> Option<Used> {
+        let value = request.response().get();
+        let used = (len.is_some() || value != UNANSWERED).then_some(Used {
+            len: len.unwrap_or(RESPONSE_LEN),
+            value,
+        });
+
+        self.request = Some(request);
+        used.inspect(|used| self.answered(*used))
+    }
+}
+
+impl Port<Callers> for Path {
+    fn add(&mut self, callers: &Callers) -> Result<(), NotSent> {
+        let queue = self.queue.as_mut().ok_or(NotSent::Dead)?;
+        let mut request = self.request.take().ok_or(NotSent::Dead)?;
+
+        request.set_response(Le32::new(UNANSWERED));
+        if let Err((err, request)) = queue.add(request, GFP_ATOMIC) {
+            self.request = Some(request);
+            // Only a mapping can fail: for want of memory, in a packed ring also by EIO.
+            return if err == ENOMEM || err == EIO && !queue.is_broken() {
+                self.starved = true;
+                Err(NotSent::Again)
+            } else {
+                Err(NotSent::Dead)
+            };
+        }
+
+        self.notify = queue.kick_prepare();
+        self.stats.sent(callers.len());
+        if cfg!(CONFIG_DEBUG_FS) {
+            self.sent = Instant::now();
+        }
+        trace::send(&self.dev, self.stats.flushes, callers.len());
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Option<Used>, Dead> {
+        // Without a queue this is the callback of one that is about to go.
+        let Some(queue) = self.queue.as_mut() else {
+            return Ok(None);
+        };
+        let Some((request, len)) = queue.get() else {
+            return if queue.is_broken() {
+                Err(Dead)
+            } else {
+                Ok(None)
+            };
+        };
+        let used = Used {
+            len,
+            value: request.response().get(),
+        };
+
+        self.request = Some(request);
+        self.answered(used);
+        Ok(Some(used))
+    }
+
+    fn rearm(&mut self) -> bool {
+        self.queue
+            .as_mut()
+            .is_some_and(|queue| !queue.enable_callback())
+    }
+
+    fn give_up_request(&mut self) {
+        self.stats.lost += 1;
+        if let Some(request) = self.request.take() {
+            abandon(request);
+        }
+    }
+
+    fn end(&mut self, mut callers: Callers, how: Ended) {
+        let result = match how {
+            Ended::Done => Ok(()),
+            Ended::Failed(_) | Ended::Broken => Err(EIO),
+        };
+
+        trace::complete(&self.dev, self.stats.flushes, callers.len(), result);
+        if let Ended::Failed(failure) = how {
+            self.stats.errors += 1;
+            if self.stats.errors.is_power_of_two() {
+                let complaint = Complaint::Failed(failure, self.stats.errors);
+
+                self.outcome.complain(complaint);
+            }
+        }
+
+        if let Err(err) = result {
+            callers.bios.set_error(err);
+            callers.flushes.set_error(err);
+            self.outcome.failed.append(&mut callers.waiters);
+        } else {
+            self.outcome.done.append(&mut callers.waiters);
+        }
+        self.finished.append(&mut callers.bios);
+        self.outcome.flushes.append(&mut callers.flushes);
+    }
+
+    fn broke(&mut self, why: &'static str) {
+        self.outcome.complain(Complaint::Broken(why));
+    }
+}

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A virtio-pmem driver that loses flushes in resets, and hosts that answer them nevertheless. An
+ * answer acknowledges its own flush only, and no caller is forgotten.
+ */
+
+#include "pmem_script.h"
+
+#include <linux/delay.h>
+#include <uapi/linux/virtio_ring.h>
+
+static void lost_flush_is_sent_again(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	struct pmem_caller *writer = pmem_writer(pmem);
+
+	pmem_lose(pmem);
+	pmem_serve(pmem, sleeper);
+	pmem_serve(pmem, writer);
+	pmem_ends(sleeper, 0);
+	pmem_ends(writer, 0);
+	pmem_unplug(pmem);
+}
+
+/*
+ * QEMU has no reset for requests in flight: the answer comes in the next queue, by the same id. It
+ * is not the answer to what is in flight there.
+ */
+static void stale_answer(struct kunit *test, u32 status)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *lost = pmem_lose(pmem);
+	struct fake_request *again = pmem_take(pmem);
+
+	late = pmem_writer(pmem);
+	pmem_answer(pmem, lost, status);
+	pmem_waits(late);
+	pmem_answer(pmem, again, 0);
+	pmem_serve(pmem, early);
+	pmem_serve(pmem, late);
+	pmem_ends(early, 0);
+	pmem_ends(late, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+static void stale_success(struct kunit *test)
+{
+	stale_answer(test, 0);
+}
+
+static void stale_failure(struct kunit *test)
+{
+	stale_answer(test, 1);
+}
+
+/* The stale answer comes before anything else is in the queue. */
+static void stale_answer_to_idle(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem);
+	struct fake_request *lost = pmem_lose(pmem);
+
+	pmem_serve(pmem, early);
+	pmem_ends(early, 0);
+	pmem_answer(pmem, lost, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/* The stale answer comes when the lost flush's callers have been served and others wait. */
+static void stale_answer_to_others(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *lost = pmem_lose(pmem), *request;
+
+	pmem_serve(pmem, early);
+	pmem_ends(early, 0);
+	late = pmem_sleeper(pmem);
+	request = pmem_take(pmem);
+	pmem_answer(pmem, lost, 0);
+	pmem_waits(late);
+	pmem_answer(pmem, request, 0);
+	pmem_serve(pmem, late);
+	pmem_ends(late, 0);
+	pmem_unplug(pmem);
+}
+
+static void two_stale_answers(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *early = pmem_sleeper(pmem), *late;
+	struct fake_request *first = pmem_lose(pmem);
+	struct fake_request *second = pmem_lose(pmem);
+	struct fake_request *third = pmem_take(pmem);
+
+	late = pmem_writer(pmem);
+	pmem_answer(pmem, second, 0);
+	pmem_waits(late);
+	pmem_answer(pmem, first, 0);
+	pmem_waits(late);
+	pmem_answer(pmem, third, 0);
+	pmem_serve(pmem, early);
+	pmem_serve(pmem, late);
+	/* A driver may find that too much. But if it says that all is well, it is. */
+	pmem_ends(early, early->result ? -EIO : 0);
+	pmem_ends(late, late->result ? -EIO : 0);
+	pmem_unplug(pmem);
+}
+
+/*
+ * Both come under one interrupt. A host with EVENT_IDX then gives none for the real answer, as the
+ * driver has not taken the answer before that.
+ */
+static void two_stale_answers_at_once(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *caller = pmem_sleeper(pmem);
+	struct fake_request *first = pmem_lose(pmem);
+	struct fake_request *second = pmem_lose(pmem);
+	struct fake_request *third = pmem_take(pmem);
+
+	pmem_answer_silently(pmem, second, 0);
+	pmem_answer(pmem, first, 0);
+	pmem_answer_silently(pmem, third, 0);
+	pmem_serve(pmem, caller);
+	pmem_ends(caller, caller->result ? -EIO : 0);
+	pmem_unplug(pmem);
+}
+
+/* The driver is gone, and another one bound; the memory of the old one's response is nobody's. */
+static void stale_answer_to_next_driver(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *caller = pmem_sleeper(pmem);
+	struct fake_request *lost = pmem_take(pmem), *request;
+
+	pmem_end_alone(pmem_begin(pmem, pmem_do_unplug));
+	pmem_ends(caller, -EIO);
+
+	pmem_plug(pmem);
+	caller = pmem_sleeper(pmem);
+	request = pmem_take(pmem);
+	pmem_answer(pmem, lost, 0);
+	pmem_waits(caller);
+	pmem_answer(pmem, request, 0);
+	pmem_serve(pmem, caller);
+	pmem_ends(caller, 0);
+	pmem_unplug(pmem);
+}
+
+/* A used element that comes twice looks like a stale answer. */
+static void answered_twice(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *caller = pmem_sleeper(pmem);
+	struct fake_request *request = pmem_take(pmem);
+
+	pmem_answer(pmem, request, 0);
+	pmem_ends(caller, 0);
+	fake_virtio_used(pmem->fake, 0, request->id, 4);
+	fake_virtio_interrupt(pmem->fake, 0);
+	pmem_works(pmem);
+
+	/* The second one comes when the next flush is in flight. */
+	caller = pmem_sleeper(pmem);
+	request = pmem_take(pmem);
+	pmem_answer(pmem, request, 0);
+	pmem_ends(caller, 0);
+	caller = pmem_sleeper(pmem);
+	request = pmem_take(pmem);
+	fake_virtio_used(pmem->fake, 0, request->id, 4);
+	fake_virtio_interrupt(pmem->fake, 0);
+	pmem_waits(caller);
+	pmem_answer(pmem, request, 0);
+	pmem_serve(pmem, caller);
+	pmem_ends(caller, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/*
+ * The answer to the flush in flight comes first, with an interrupt. The answer to the lost flush
+ * follows before the driver has looked, so a host with EVENT_IDX gives no second interrupt. The
+ * driver has nothing in flight then, and must find the surplus answer all the same.
+ */
+static void late_answer_without_interrupt(struct kunit *test)
+{
+	struct pmem *pmem = pmem_create(test);
+	struct pmem_caller *early, *late;
+	struct fake_request *lost, *again;
+
+	pmem->fake->features |= BIT_ULL(VIRTIO_RING_F_EVENT_IDX);
+	pmem_plug(pmem);
+	pmem->by_event = true;
+	early = pmem_sleeper(pmem);
+	lost = pmem_lose(pmem);
+	again = pmem_take(pmem);
+
+	pmem_answer_silently(pmem, again, 0);
+	pmem_answer_silently(pmem, lost, 0);
+	fake_virtio_interrupt(pmem->fake, 0);
+	pmem_ends(early, 0);
+
+	late = pmem_sleeper(pmem);
+	pmem_serve(pmem, late);
+	pmem_ends(late, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/* The callers of a lost flush keep their kind: each of them ends when the flush is sent again. */
+static void all_kinds_of_callers_are_lost(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *first = pmem_flusher(pmem), *callers[6];
+
+	pmem_lose(pmem);
+	for (unsigned int i = 0; i < ARRAY_SIZE(callers); i++)
+		callers[i] = i % 3 == 0 ? pmem_flusher(pmem) :
+			     i % 3 == 1 ? pmem_writer(pmem) : pmem_sleeper(pmem);
+	/* The first flush and those that wait behind it are lost together. */
+	pmem_lose(pmem);
+	pmem_serve(pmem, first);
+	pmem_ends(first, 0);
+	for (unsigned int i = 0; i < ARRAY_SIZE(callers); i++) {
+		pmem_serve(pmem, callers[i]);
+		pmem_ends(callers[i], 0);
+	}
+	pmem_unplug(pmem);
+}
+
+/* The host tells an error once. It was told before the reset, without an interrupt. */
+static void unread_error(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer = pmem_writer(pmem);
+	struct fake_request *request = pmem_take(pmem);
+
+	pmem_answer_silently(pmem, request, 1);
+	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(pmem_begin(pmem, pmem_do_reset_prepare)));
+	pmem_ends(sleeper, -EIO);
+	KUNIT_EXPECT_EQ(test, 0, pmem_do_reset_done(pmem));
+	pmem_serve(pmem, writer);
+	pmem_ends(writer, 0);
+	pmem_unplug(pmem);
+}
+
+/* A host that forgets what it works on when it is reset: each reset loses a flush for good. */
+static void many_lost_flushes(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+
+	for (unsigned int i = 0; i < 40; i++)
+		pmem_lose(pmem);
+	pmem_serve(pmem, sleeper);
+	pmem_ends(sleeper, 0);
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/*
+ * Behind an IOMMU or a bounce buffer the driver cannot keep a response mapped that the host may
+ * still write. So the flush's memory stays mapped for good, and the device is given up.
+ */
+static void lost_behind_a_mapping(struct kunit *test)
+{
+	struct pmem *pmem = pmem_create(test);
+	struct pmem_caller *sleeper, *writer;
+	struct fake_request *lost;
+
+	pmem->fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+	/* The request and the response of the lost flush. */
+	pmem->fake->may_keep = 2;
+	pmem_plug(pmem);
+	sleeper = pmem_sleeper(pmem);
+	writer = pmem_writer(pmem);
+	lost = pmem_take(pmem);
+	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(pmem_begin(pmem, pmem_do_reset_prepare)));
+	pmem_ends(sleeper, -EIO);
+	pmem_ends(writer, -EIO);
+	/* The host's write must find its mapping; the fake device looks. */
+	pmem_answer(pmem, lost, 0);
+	KUNIT_EXPECT_LT(test, pmem_do_reset_done(pmem), 0);
+	pmem_ends(pmem_sleeper(pmem), -EIO);
+	pmem_unplug(pmem);
+	KUNIT_EXPECT_EQ(test, 2, atomic_read(&pmem->fake->mapped));
+}
+
+/* An answer that is there when the device is reset is none that was lost. */
+static void answered_behind_a_mapping(struct kunit *test)
+{
+	struct pmem *pmem = pmem_create(test);
+	struct pmem_caller *sleeper;
+
+	pmem->fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+	pmem_plug(pmem);
+	sleeper = pmem_sleeper(pmem);
+	pmem_answer_silently(pmem, pmem_take(pmem), 0);
+	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(pmem_begin(pmem, pmem_do_reset_prepare)));
+	pmem_ends(sleeper, 0);
+	KUNIT_EXPECT_EQ(test, 0, pmem_do_reset_done(pmem));
+	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+static struct kunit_case pmem_late_cases[] = {
+	KUNIT_CASE(lost_flush_is_sent_again),
+	KUNIT_CASE(stale_success),
+	KUNIT_CASE(stale_failure),
+	KUNIT_CASE(stale_answer_to_idle),
+	KUNIT_CASE(stale_answer_to_others),
+	KUNIT_CASE(two_stale_answers),
+	KUNIT_CASE(two_stale_answers_at_once),
+	KUNIT_CASE(stale_answer_to_next_driver),
+	KUNIT_CASE(answered_twice),
+	KUNIT_CASE(late_answer_without_interrupt),
+	KUNIT_CASE(all_kinds_of_callers_are_lost),
+	KUNIT_CASE(unread_error),
+	KUNIT_CASE(many_lost_flushes),
+	KUNIT_CASE(lost_behind_a_mapping),
+	KUNIT_CASE(answered_behind_a_mapping),
+	{}
+};
+
+static struct kunit_suite pmem_late_suite = {
+	.name = "virtio_pmem_late",
+	.test_cases = pmem_late_cases,
+};
+
+kunit_test_suite(pmem_late_suite);

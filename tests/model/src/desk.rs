@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The engine's port to the simulated world, and the rules that hold there.
+
+use crate::{
+    broken,
+    callers::{
+        Callers,
+        End,
+        List, //
+    },
+    engine::{
+        Dead,
+        Ended,
+        NotSent,
+        Port,
+        Used, //
+    },
+    flush::GIVEN_UP,
+    host::Host,
+    Violation, //
+};
+use std::hash::{
+    Hash,
+    Hasher, //
+};
+
+/// How many callers have ended well and badly. No part of the state.
+#[derive(Clone, Debug, Default)]
+pub struct Tally(pub u64, pub u64);
+
+impl Hash for Tally {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// What the driver holds besides the engine.
+#[derive(Clone, Debug, Default, Hash)]
+pub struct Desk {
+    /// The callers that have not ended.
+    pub callers: Callers,
+    /// The device.
+    pub host: Host,
+    /// No mapping can be made.
+    pub no_memory: bool,
+    /// The work item is to try again.
+    pub must_retry: bool,
+    /// The engine has broken, and the callers were told so.
+    pub is_broken: bool,
+    /// Recoveries since the last flush that was answered.
+    pub recoveries: u8,
+    /// How callers have ended.
+    pub tally: Tally,
+    /// Whether a flush too many is a violation.
+    pub strict: bool,
+    /// Callers that have ended, for the engine's count.
+    pub completed: usize,
+    /// The first rule that was violated; a port cannot fail.
+    pub violation: Option<String>,
+    /// Which rule that was.
+    pub rule: &'static str,
+}
+
+impl Desk {
+    /// Notes a violation.
+    fn check<T: Default>(&mut self, result: Result<T, Violation>) -> T {
+        result.unwrap_or_else(|violation| {
+            if self.violation.is_none() {
+                self.rule = violation.rule;
+                self.violation = Some(violation.what);
+            }
+            T::default()
+        })
+    }
+
+    /// Returns the violation that was noted.
+    pub fn verdict(&self) -> Result<(), Violation> {
+        match &self.violation {
+            Some(what) => broken(self.rule, what.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Callers have ended.
+    pub fn completed(&mut self, callers: &[u8]) {
+        callers.iter().for_each(|&caller| self.host.forget(caller));
+        self.completed += callers.len();
+    }
+
+    fn end_all(&mut self, batch: &List, how: End) -> Result<(), Violation> {
+        if self.is_broken && how != End::Excused {
+            return broken("broken", "an answer counts after the engine broke");
+        }
+        let woken = self.callers.end(batch, how)?;
+        let count = batch.0.len() as u64;
+        match how {
+            End::Done => self.tally.0 += count,
+            _ => self.tally.1 += count,
+        }
+        self.completed(&woken);
+        Ok(())
+    }
+}
+
+impl Port<List> for Desk {
+    fn add(&mut self, batch: &List) -> Result<(), NotSent> {
+        if batch.0.is_empty() && self.recoveries == 0 {
+            self.check::<()>(broken("coalescing", "a flush goes out without a caller"));
+        }
+        if self.no_memory && !self.host.is_gone() {
+            self.must_retry = true;
+            return Err(NotSent::Again);
+        }
+        let sent = self.callers.sent(self.strict);
+        let covers = self.check(sent);
+        let added = self.host.add(covers);
+        match added {
+            Ok(result) => result,
+            Err(violation) => {
+                self.check::<()>(Err(violation));
+                Err(NotSent::Dead)
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Used>, Dead> {
+        let taken = self.host.take();
+        taken.unwrap_or_else(|violation| {
+            self.check::<()>(Err(violation));
+            Err(Dead)
+        })
+    }
+
+    fn rearm(&mut self) -> bool {
+        self.host.rearm()
+    }
+
+    fn give_up_request(&mut self) {
+        self.host.give_up_request()
+    }
+
+    fn end(&mut self, batch: List, how: Ended) {
+        let how = match how {
+            Ended::Done => End::Done,
+            Ended::Failed(_) if self.host.muddled => End::Excused,
+            Ended::Failed(_) => End::Failed,
+            Ended::Broken => End::Excused,
+        };
+        if how != End::Excused {
+            self.recoveries = 0;
+            self.host.lied = false;
+        }
+        if let (End::Excused, false) = (how, self.is_broken || self.host.muddled) {
+            self.check::<()>(broken(
+                "errors",
+                "callers fail, and the engine is not broken",
+            ));
+        }
+        let ended = self.end_all(&batch, how);
+        self.check(ended);
+    }
+
+    fn broke(&mut self, why: &'static str) {
+        let is_excused = match why {
+            "no flush can be sent" | "the queue is broken" => self.host.is_gone(),
+            "a reset did not help" => self.recoveries > 0,
+            "a flush was lost behind an IOMMU or a bounce buffer" => self.host.setup.mapped,
+            other => other == GIVEN_UP,
+        };
+        if !is_excused {
+            self.check::<()>(broken("errors", format!("the engine breaks: {why}")));
+        }
+        self.is_broken = true;
+    }
+}
