@@ -7,7 +7,7 @@
  * of events in a certain order.
  */
 
-#include "fake_virtio.h"
+#include "fake_ring.h"
 
 #include <kunit/device.h>
 #include <linux/delay.h>
@@ -109,17 +109,12 @@ static bool fake_notify(struct virtqueue *vq)
 {
 	struct fake_virtio *fake = to_fake(vq->vdev);
 	struct fake_queue *queue = &fake->queues[vq->index];
-	const struct vring *ring = virtqueue_get_vring(vq);
 	unsigned long flags;
-	u16 available;
 
 	spin_lock_irqsave(&fake->lock, flags);
-	available = virtio16_to_cpu(vq->vdev, READ_ONCE(ring->avail->idx));
 	fake->clock++;
-	while (queue->seen != available)
-		queue->available[queue->seen++ % FAKE_QUEUE_SIZE] = fake->clock;
-	/* With VIRTIO_RING_F_EVENT_IDX: notify again at the next one. */
-	vring_avail_event(ring) = cpu_to_virtio16(vq->vdev, available);
+	if (queue->vq)
+		queue->ring->see(queue, fake->clock);
 	spin_unlock_irqrestore(&fake->lock, flags);
 
 	wake_up(&fake->wait);
@@ -172,7 +167,10 @@ static int fake_find_vqs(struct virtio_device *vdev, unsigned int nvqs, struct v
 		}
 
 		spin_lock_irqsave(&fake->lock, flags);
-		fake->queues[i] = (struct fake_queue){ .vq = vqs[i] };
+		fake->queues[i] = (struct fake_queue){
+			.vq = vqs[i],
+			.ring = fake_ring_of(vdev),
+		};
 		spin_unlock_irqrestore(&fake->lock, flags);
 	}
 	return 0;
@@ -471,47 +469,9 @@ bool fake_virtio_has_request(struct fake_virtio *fake, unsigned int index)
 	bool has;
 
 	spin_lock_irqsave(&fake->lock, flags);
-	has = queue->vq && queue->taken != queue->seen;
+	has = queue->vq && queue->ring->has(queue);
 	spin_unlock_irqrestore(&fake->lock, flags);
 	return has;
-}
-
-/* Follows a chain of descriptors; returns false if it is none. */
-static bool fake_parse(struct fake_request *request, const struct vring *ring)
-{
-	struct virtio_device *vdev = &request->fake->vdev;
-	const struct vring_desc *table = ring->desc;
-	unsigned int size = ring->num, next = request->id;
-
-	for (unsigned int i = 0; i < 2 * FAKE_SEGMENTS && next < size; i++) {
-		const struct vring_desc *desc = &table[next];
-		u16 flags = virtio16_to_cpu(vdev, desc->flags);
-		struct kvec part = {
-			.iov_base = phys_to_virt(virtio64_to_cpu(vdev, desc->addr)),
-			.iov_len = virtio32_to_cpu(vdev, desc->len),
-		};
-
-		if (flags & VRING_DESC_F_INDIRECT) {
-			request->indirect = true;
-			table = part.iov_base;
-			size = part.iov_len / sizeof(*table);
-			next = 0;
-			continue;
-		}
-		if (flags & VRING_DESC_F_WRITE) {
-			if (request->writable == FAKE_SEGMENTS)
-				return false;
-			request->in[request->writable++] = part;
-		} else {
-			if (request->readable == FAKE_SEGMENTS)
-				return false;
-			request->out[request->readable++] = part;
-		}
-		if (!(flags & VRING_DESC_F_NEXT))
-			return true;
-		next = virtio16_to_cpu(vdev, desc->next);
-	}
-	return false;
 }
 
 struct fake_request *fake_virtio_try_take(struct fake_virtio *fake, unsigned int index)
@@ -527,21 +487,16 @@ struct fake_request *fake_virtio_try_take(struct fake_virtio *fake, unsigned int
 	request->mapped = virtio_has_feature(&fake->vdev, VIRTIO_F_ACCESS_PLATFORM);
 
 	spin_lock_irq(&fake->lock);
-	if (queue->vq && queue->taken != queue->seen) {
-		const struct vring *ring = virtqueue_get_vring(queue->vq);
-		u16 slot = queue->taken++ % ring->num;
-
-		request->id = virtio16_to_cpu(&fake->vdev, READ_ONCE(ring->avail->ring[slot]));
-		request->available = queue->available[(u16)(queue->taken - 1) % FAKE_QUEUE_SIZE];
-		good = fake_parse(request, ring);
-	}
+	if (queue->vq)
+		good = queue->ring->take(queue, request);
+	if (good)
+		list_add(&request->list, &fake->requests);
 	spin_unlock_irq(&fake->lock);
 
 	if (!good) {
 		kfree(request);
 		return NULL;
 	}
-	list_add(&request->list, &fake->requests);
 	return request;
 }
 
@@ -555,8 +510,13 @@ struct fake_request *fake_virtio_take(struct fake_virtio *fake, unsigned int ind
 void fake_virtio_forget(struct fake_virtio *fake)
 {
 	struct fake_request *request, *next;
+	LIST_HEAD(requests);
 
-	list_for_each_entry_safe(request, next, &fake->requests, list) {
+	spin_lock_irq(&fake->lock);
+	list_splice_init(&fake->requests, &requests);
+	spin_unlock_irq(&fake->lock);
+
+	list_for_each_entry_safe(request, next, &requests, list) {
 		list_del(&request->list);
 		kfree(request);
 	}
@@ -593,6 +553,22 @@ size_t fake_virtio_write(struct fake_request *request, const void *data, size_t 
 	return done;
 }
 
+/*
+ * How many slots of its ring the chain of this buffer has: that of the last request under this id,
+ * which may be one of an earlier queue, since what a host has taken it knows even after a reset.
+ */
+static unsigned int fake_slots(struct fake_virtio *fake, unsigned int index, u32 id)
+{
+	struct fake_request *request;
+
+	list_for_each_entry(request, &fake->requests, list) {
+		if (request->queue == index && request->id == id)
+			return request->slots;
+	}
+	/* For one that was never taken any guess will do. */
+	return 2;
+}
+
 void fake_virtio_used(struct fake_virtio *fake, unsigned int index, u32 id, u32 len)
 {
 	struct fake_queue *queue = &fake->queues[index];
@@ -600,14 +576,8 @@ void fake_virtio_used(struct fake_virtio *fake, unsigned int index, u32 id, u32 
 
 	spin_lock_irqsave(&fake->lock, flags);
 	/* Without a ring there is no way to say it. */
-	if (queue->vq) {
-		const struct vring *ring = virtqueue_get_vring(queue->vq);
-		struct vring_used_elem *element = &ring->used->ring[queue->used++ % ring->num];
-
-		element->id = cpu_to_virtio32(&fake->vdev, id);
-		element->len = cpu_to_virtio32(&fake->vdev, len);
-		virtio_store_mb(true, &ring->used->idx, cpu_to_virtio16(&fake->vdev, queue->used));
-	}
+	if (queue->vq)
+		queue->ring->use(queue, id, len, fake_slots(fake, index, id));
 	spin_unlock_irqrestore(&fake->lock, flags);
 }
 

@@ -3,9 +3,9 @@
  * A virtio device for KUnit: a transport without hardware, whose host is the test.
  *
  * The driver under test is the real one, bound by the real virtio core, and talks through a real
- * split ring. The test decides what the device offers, takes requests from the ring, answers them
- * well, badly, late, twice or never, and lets any operation of the transport fail. A test of the
- * entropy driver, say:
+ * ring: a split one, or a packed one if the test offers VIRTIO_F_RING_PACKED. The test decides what
+ * the device offers, takes requests from the ring, answers them well, badly, late, twice or never,
+ * and lets any operation of the transport fail. A test of the entropy driver, say:
  *
  *	struct fake_virtio *fake = fake_virtio_create(test, VIRTIO_ID_RNG);
  *	struct fake_request *request;
@@ -50,12 +50,15 @@ enum fake_op {
 	FAKE_OPS
 };
 
-/* The host's side of a queue. */
+struct fake_ring;
+
+/* The host's side of a queue: positions in its ring, which only grow. */
 struct fake_queue {
 	struct virtqueue *vq;
-	u16 taken;	/* how many requests were taken from the ring */
-	u16 seen;	/* how many were made available, as far as the host was notified */
-	u16 used;	/* how many elements were put back */
+	const struct fake_ring *ring;	/* how to read it, and to write to it */
+	u16 taken;	/* behind the last request that was taken */
+	u16 seen;	/* behind the last that was available when the host was notified */
+	u16 used;	/* of the next used element */
 	u64 available[FAKE_QUEUE_SIZE];	/* when those that are seen were made available */
 };
 
@@ -67,6 +70,7 @@ struct fake_request {
 	u16 id;
 	bool indirect;
 	bool mapped;	/* by the transport's IOMMU */
+	unsigned int slots;	/* how many descriptors of the ring itself it has */
 	u64 available;	/* when it was made available, by the device's clock */
 	unsigned int readable, writable;	/* how many segments there are */
 	struct kvec out[FAKE_SEGMENTS];	/* what the device reads */
