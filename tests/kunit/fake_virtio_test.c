@@ -17,7 +17,7 @@ struct echo {
 	struct virtqueue *vqs[ECHO_QUEUES];
 	u32 config;
 	unsigned int callbacks[ECHO_QUEUES], changes;
-	char out[8], more[8], in[8], rest[8];	/* what is sent and received */
+	char out[16], in[8], rest[8];	/* what is sent and received */
 };
 
 static void echo_callback(struct virtqueue *vq)
@@ -115,37 +115,57 @@ static void echo_exit(struct kunit_suite *suite)
 	unregister_virtio_driver(&echo_driver);
 }
 
-/* Sends 8 + 8 bytes, for 8 + 8 bytes. */
-static void echo_send(struct kunit *test, struct fake_virtio *fake, unsigned int queue)
+/* Adds a request of 16 bytes in so many parts, for 8 + 8 bytes. */
+static int echo_add(struct fake_virtio *fake, unsigned int queue, unsigned int parts, void *token)
 {
 	struct echo *echo = fake->vdev.priv;
 	struct scatterlist out[2], in[2], *sgs[] = { out, in };
 
-	memcpy(echo->out, "request ", 8);
-	memcpy(echo->more, "for echo", 8);
-	sg_init_table(out, 2);
-	sg_set_buf(&out[0], echo->out, 8);
-	sg_set_buf(&out[1], echo->more, 8);
+	memcpy(echo->out, "request for echo", 16);
+	sg_init_table(out, parts);
+	for (unsigned int i = 0; i < parts; i++)
+		sg_set_buf(&out[i], echo->out + i * 16 / parts, 16 / parts);
 	sg_init_table(in, 2);
 	sg_set_buf(&in[0], echo->in, 8);
 	sg_set_buf(&in[1], echo->rest, 8);
-	KUNIT_ASSERT_EQ(test, 0, virtqueue_add_sgs(echo->vqs[queue], sgs, 1, 1, echo, GFP_KERNEL));
+	return virtqueue_add_sgs(echo->vqs[queue], sgs, 1, 1, token, GFP_KERNEL);
+}
+
+/* Adds it and notifies the host, which wants to know of each. */
+static void echo_send(struct kunit *test, struct fake_virtio *fake, unsigned int queue,
+		      unsigned int parts, void *token)
+{
+	struct echo *echo = fake->vdev.priv;
+	unsigned int notified = fake->count[FAKE_NOTIFY];
+
+	KUNIT_ASSERT_EQ(test, 0, echo_add(fake, queue, parts, token));
 	KUNIT_EXPECT_TRUE(test, virtqueue_kick(echo->vqs[queue]));
+	KUNIT_EXPECT_EQ(test, notified + 1, fake->count[FAKE_NOTIFY]);
 }
 
 /* One request goes there and back. */
-static void echo_works(struct kunit *test, struct fake_virtio *fake, unsigned int queue)
+static void echo_works(struct kunit *test, struct fake_virtio *fake, unsigned int queue,
+		       unsigned int parts)
 {
 	struct echo *echo = fake->vdev.priv;
 	unsigned int callbacks = echo->callbacks[queue];
 	struct fake_request *request;
 	char text[32] = "";
+	u64 before, after;
 	u32 len;
 
-	echo_send(test, fake, queue);
+	before = fake_virtio_now(fake);
+	echo_send(test, fake, queue, parts, echo);
+	after = fake_virtio_now(fake);
+	KUNIT_EXPECT_TRUE(test, fake_virtio_has_request(fake, queue));
 	request = fake_virtio_take(fake, queue);
 	KUNIT_ASSERT_NOT_NULL(test, request);
 	KUNIT_EXPECT_FALSE(test, fake_virtio_has_request(fake, queue));
+	KUNIT_EXPECT_NULL(test, fake_virtio_try_take(fake, queue));
+	KUNIT_EXPECT_GT(test, request->available, before);
+	KUNIT_EXPECT_LT(test, request->available, after);
+	KUNIT_EXPECT_EQ(test, parts, request->readable);
+	KUNIT_EXPECT_EQ(test, 2, request->writable);
 	KUNIT_EXPECT_EQ(test, 16, fake_virtio_read(request, text, sizeof(text)));
 	KUNIT_EXPECT_STREQ(test, "request for echo", text);
 	KUNIT_EXPECT_EQ(test, request->indirect,
@@ -159,31 +179,123 @@ static void echo_works(struct kunit *test, struct fake_virtio *fake, unsigned in
 	KUNIT_EXPECT_EQ(test, 0, memcmp(echo->rest, "er!", 3));
 }
 
-static const u64 feature_sets[] = {
-	0,
-	BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC),
+/* What changes how a ring works. */
+static const u64 ring_features[] = {
+	BIT_ULL(VIRTIO_F_RING_PACKED),
 	BIT_ULL(VIRTIO_RING_F_EVENT_IDX),
 	BIT_ULL(VIRTIO_F_ACCESS_PLATFORM),
+	BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC),
 };
 
-static void features_to_desc(const u64 *features, char *desc)
+static const char *const ring_feature_names[] = { "packed", "event-idx", "platform", "indirect" };
+
+/* All sets of these features; the parameter points to a set's number, one bit for each feature. */
+static const void *ring_gen_params(struct kunit *test, const void *prev, char *desc)
 {
-	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "features %#llx", *features);
+	static u8 sets[1 << ARRAY_SIZE(ring_features)];
+	const u8 *set = prev ? prev + 1 : sets;
+	int len;
+
+	if (set == sets + ARRAY_SIZE(sets))
+		return NULL;
+	sets[set - sets] = set - sets;
+	len = scnprintf(desc, KUNIT_PARAM_DESC_SIZE, *set & 1 ? "" : "split ");
+	for (unsigned int i = 0; i < ARRAY_SIZE(ring_features); i++)
+		if (*set & BIT(i))
+			len += scnprintf(desc + len, KUNIT_PARAM_DESC_SIZE - len, "%s ",
+					 ring_feature_names[i]);
+	/* The last one's space. */
+	desc[len - 1] = '\0';
+	return set;
 }
 
-KUNIT_ARRAY_PARAM(features, feature_sets, features_to_desc);
+/* A device with such a ring, not plugged. */
+static struct fake_virtio *fake_create(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_virtio_create(test, ECHO_ID);
+	const u8 *set = test->param_value;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(ring_features); i++)
+		if (*set & BIT(i))
+			fake->features |= ring_features[i];
+	return fake;
+}
+
+static struct fake_virtio *fake_plugged(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_create(test);
+
+	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
+	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
+	KUNIT_EXPECT_EQ(test, fake->offered, fake->accepted);
+	return fake;
+}
+
+static bool fake_is_packed(struct fake_virtio *fake)
+{
+	return fake->accepted & BIT_ULL(VIRTIO_F_RING_PACKED);
+}
 
 static void there_and_back(struct kunit *test)
 {
-	const u64 *features = test->param_value;
-	struct fake_virtio *fake = fake_virtio_create(test, ECHO_ID);
+	struct fake_virtio *fake = fake_plugged(test);
 
-	fake->features |= *features;
-	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
-	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
-	/* More often than the ring is long. */
-	for (unsigned int i = 0; i < 40; i++)
-		echo_works(test, fake, i % ECHO_QUEUES);
+	/*
+	 * More often than the ring is long, and with chains that do not divide its length: they go
+	 * on at its start.
+	 */
+	for (unsigned int i = 0; i < 80; i++)
+		echo_works(test, fake, i % ECHO_QUEUES, 1 + i / ECHO_QUEUES % 2);
+	fake_virtio_unplug(fake);
+}
+
+/* As often as it takes for 16 bits to overflow. */
+static void many_times(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_plugged(test);
+
+	for (unsigned int i = 0; i < 70000; i++) {
+		echo_works(test, fake, 0, 1);
+		fake_virtio_forget(fake);
+		if (READ_ONCE(test->status) == KUNIT_FAILURE)
+			break;
+	}
+	fake_virtio_unplug(fake);
+}
+
+static void out_of_order(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_plugged(test);
+	static const unsigned int order[] = { 2, 0, 3, 1 };
+	struct echo *echo = fake->vdev.priv;
+
+	for (unsigned int round = 0; round < 10; round++) {
+		struct fake_request *requests[ARRAY_SIZE(order)];
+		char tokens[ARRAY_SIZE(order)];
+		u64 sent[ARRAY_SIZE(order)];
+		u32 len;
+
+		for (unsigned int i = 0; i < ARRAY_SIZE(order); i++) {
+			echo_send(test, fake, 0, 1 + i % 2, &tokens[i]);
+			sent[i] = fake_virtio_now(fake);
+		}
+		for (unsigned int i = 0; i < ARRAY_SIZE(order); i++) {
+			requests[i] = fake_virtio_try_take(fake, 0);
+			KUNIT_ASSERT_NOT_NULL(test, requests[i]);
+			/* Each has its own time, though they are taken together. */
+			KUNIT_EXPECT_LT(test, requests[i]->available, sent[i]);
+			if (i)
+				KUNIT_EXPECT_GT(test, requests[i]->available, sent[i - 1]);
+		}
+		for (unsigned int i = 0; i < ARRAY_SIZE(order); i++)
+			fake_virtio_used(fake, 0, requests[order[i]]->id, order[i]);
+		for (unsigned int i = 0; i < ARRAY_SIZE(order); i++) {
+			KUNIT_EXPECT_PTR_EQ(test, (void *)&tokens[order[i]],
+					    virtqueue_get_buf(echo->vqs[0], &len));
+			KUNIT_EXPECT_EQ(test, order[i], len);
+		}
+		KUNIT_EXPECT_NULL(test, virtqueue_get_buf(echo->vqs[0], &len));
+	}
 	fake_virtio_unplug(fake);
 }
 
@@ -218,16 +330,15 @@ static void nobody_for_it(struct kunit *test)
 
 static void queues_begin_anew(struct kunit *test)
 {
-	struct fake_virtio *fake = fake_virtio_create(test, ECHO_ID);
+	struct fake_virtio *fake = fake_plugged(test);
+	struct echo *echo = fake->vdev.priv;
 	struct fake_request *lost;
-	struct echo *echo;
 
-	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
-	echo = fake->vdev.priv;
-	echo_send(test, fake, 0);
+	echo_works(test, fake, 0, 1);
+	echo_send(test, fake, 0, 2, echo);
 	lost = fake_virtio_take(fake, 0);
 	KUNIT_ASSERT_NOT_NULL(test, lost);
-	echo_send(test, fake, 0);
+	echo_send(test, fake, 0, 2, echo);
 
 	KUNIT_EXPECT_EQ(test, 0, fake_virtio_freeze(fake));
 	KUNIT_EXPECT_FALSE(test, fake_virtio_has_request(fake, 0));
@@ -235,17 +346,143 @@ static void queues_begin_anew(struct kunit *test)
 	fake_virtio_answer(lost, "late", 4);
 	KUNIT_EXPECT_EQ(test, 0, memcmp(echo->in, "late", 4));
 	KUNIT_EXPECT_EQ(test, 0, fake_virtio_restore(fake));
-	echo_works(test, fake, 0);
+	echo_works(test, fake, 0, 2);
 
 	KUNIT_EXPECT_EQ(test, 0, fake_virtio_reset_prepare(fake));
 	KUNIT_EXPECT_EQ(test, 0, fake_virtio_reset_done(fake));
-	echo_works(test, fake, 1);
+	echo_works(test, fake, 1, 2);
+	fake_virtio_unplug(fake);
+}
+
+/* A request was taken, and then the device was reset. */
+static struct fake_request *lose_request(struct kunit *test, struct fake_virtio *fake)
+{
+	struct echo *echo = fake->vdev.priv;
+	struct fake_request *lost;
+
+	echo_send(test, fake, 0, 2, echo);
+	lost = fake_virtio_take(fake, 0);
+	KUNIT_ASSERT_NOT_NULL(test, lost);
+	KUNIT_EXPECT_EQ(test, 0, fake_virtio_freeze(fake));
+	KUNIT_EXPECT_EQ(test, 0, fake_virtio_restore(fake));
+	return lost;
+}
+
+/*
+ * The driver takes an answer to a request from before a reset for that of the request with the same
+ * id, and breaks the queue at that one's own answer.
+ */
+static void answer_to_the_next(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_plugged(test);
+	struct fake_request *lost = lose_request(test, fake), *request;
+	struct echo *echo = fake->vdev.priv;
+	u32 len;
+
+	echo_send(test, fake, 0, 2, echo);
+	request = fake_virtio_take(fake, 0);
+	KUNIT_ASSERT_NOT_NULL(test, request);
+	KUNIT_EXPECT_EQ(test, lost->id, request->id);
+	fake_virtio_answer(lost, "old", 3);
+	KUNIT_EXPECT_PTR_EQ(test, (void *)echo, virtqueue_get_buf(echo->vqs[0], &len));
+	KUNIT_EXPECT_EQ(test, 3, len);
+
+	fake_virtio_answer(request, "real", 4);
+	KUNIT_EXPECT_NULL(test, virtqueue_get_buf(echo->vqs[0], &len));
+	KUNIT_EXPECT_TRUE(test, virtqueue_is_broken(echo->vqs[0]));
+	fake_virtio_unplug(fake);
+}
+
+/*
+ * The driver adds a request when such an answer is in the ring: a packed ring loses the answer, and
+ * has that of the request where the driver does not look for it.
+ */
+static void answer_before_the_next(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_plugged(test);
+	struct fake_request *lost = lose_request(test, fake), *request;
+	struct echo *echo = fake->vdev.priv;
+	u32 len;
+
+	fake_virtio_used(fake, 0, lost->id, 3);
+	echo_send(test, fake, 0, 2, echo);
+	request = fake_virtio_take(fake, 0);
+	KUNIT_ASSERT_NOT_NULL(test, request);
+	KUNIT_EXPECT_EQ(test, lost->id, request->id);
+	if (fake_is_packed(fake)) {
+		KUNIT_EXPECT_NULL(test, virtqueue_get_buf(echo->vqs[0], &len));
+		fake_virtio_answer(request, "real", 4);
+		KUNIT_EXPECT_NULL(test, virtqueue_get_buf(echo->vqs[0], &len));
+		KUNIT_EXPECT_FALSE(test, virtqueue_is_broken(echo->vqs[0]));
+	} else {
+		KUNIT_EXPECT_PTR_EQ(test, (void *)echo, virtqueue_get_buf(echo->vqs[0], &len));
+		KUNIT_EXPECT_EQ(test, 3, len);
+	}
+	fake_virtio_unplug(fake);
+}
+
+/* Such an answer comes when the host has not taken the request: a packed ring loses the request. */
+static void answer_over_the_next(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_plugged(test);
+	struct fake_request *lost = lose_request(test, fake);
+	struct echo *echo = fake->vdev.priv;
+	u32 len;
+
+	echo_send(test, fake, 0, 2, echo);
+	KUNIT_EXPECT_TRUE(test, fake_virtio_has_request(fake, 0));
+	fake_virtio_used(fake, 0, lost->id, 3);
+	KUNIT_EXPECT_EQ(test, !fake_is_packed(fake), fake_virtio_has_request(fake, 0));
+	KUNIT_EXPECT_EQ(test, !fake_is_packed(fake), !!fake_virtio_try_take(fake, 0));
+	KUNIT_EXPECT_PTR_EQ(test, (void *)echo, virtqueue_get_buf(echo->vqs[0], &len));
+	KUNIT_EXPECT_EQ(test, 3, len);
+	fake_virtio_unplug(fake);
+}
+
+/* The mapping that fails, and all after it do, too. */
+static unsigned int failing_map;
+
+static void fail_map(struct fake_virtio *fake, enum fake_op op)
+{
+	if (op == FAKE_MAP && fake->count[FAKE_MAP] >= failing_map)
+		fake->fail[FAKE_MAP] = -ENOMEM;
+}
+
+/* A request is not added if one of its segments cannot be mapped; the error depends on the ring. */
+static void no_mapping(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_plugged(test);
+	bool maps = fake->accepted & BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+	unsigned int mapped = atomic_read(&fake->mapped);
+	struct echo *echo = fake->vdev.priv;
+
+	for (unsigned int i = 0; i < 40; i++) {
+		int error = 0;
+
+		failing_map = fake->count[FAKE_MAP] + 1 + i % 4;
+		fake->hook = fail_map;
+		if (maps)
+			error = fake_is_packed(fake) ? -EIO : -ENOMEM;
+		else
+			echo_works(test, fake, 0, 2);
+		if (error) {
+			KUNIT_EXPECT_EQ(test, error, echo_add(fake, 0, 2, echo));
+			KUNIT_EXPECT_TRUE(test, virtqueue_notify(echo->vqs[0]));
+		}
+		fake->hook = NULL;
+		fake->fail[FAKE_MAP] = 0;
+
+		KUNIT_EXPECT_FALSE(test, fake_virtio_has_request(fake, 0));
+		KUNIT_EXPECT_FALSE(test, virtqueue_is_broken(echo->vqs[0]));
+		KUNIT_EXPECT_EQ(test, mapped, atomic_read(&fake->mapped));
+		echo_works(test, fake, 0, 1);
+	}
 	fake_virtio_unplug(fake);
 }
 
 static void what_goes_wrong(struct kunit *test)
 {
-	struct fake_virtio *fake = fake_virtio_create(test, ECHO_ID);
+	struct fake_virtio *fake = fake_create(test);
 	struct echo *echo;
 	u32 len;
 
@@ -263,7 +500,7 @@ static void what_goes_wrong(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, virtqueue_is_broken(echo->vqs[0]));
 	KUNIT_EXPECT_FALSE(test, virtqueue_is_broken(echo->vqs[1]));
 
-	echo_send(test, fake, 1);
+	echo_send(test, fake, 1, 2, echo);
 	fake->fail[FAKE_NOTIFY] = -EIO;
 	KUNIT_EXPECT_FALSE(test, virtqueue_notify(echo->vqs[1]));
 	KUNIT_EXPECT_TRUE(test, virtqueue_is_broken(echo->vqs[1]));
@@ -271,11 +508,17 @@ static void what_goes_wrong(struct kunit *test)
 }
 
 static struct kunit_case fake_virtio_cases[] = {
-	KUNIT_CASE_PARAM(there_and_back, features_gen_params),
+	KUNIT_CASE_PARAM(there_and_back, ring_gen_params),
+	KUNIT_CASE_PARAM(many_times, ring_gen_params),
+	KUNIT_CASE_PARAM(out_of_order, ring_gen_params),
 	KUNIT_CASE(features_and_config),
 	KUNIT_CASE(nobody_for_it),
-	KUNIT_CASE(queues_begin_anew),
-	KUNIT_CASE(what_goes_wrong),
+	KUNIT_CASE_PARAM(queues_begin_anew, ring_gen_params),
+	KUNIT_CASE_PARAM(answer_to_the_next, ring_gen_params),
+	KUNIT_CASE_PARAM(answer_before_the_next, ring_gen_params),
+	KUNIT_CASE_PARAM(answer_over_the_next, ring_gen_params),
+	KUNIT_CASE_PARAM(no_mapping, ring_gen_params),
+	KUNIT_CASE_PARAM(what_goes_wrong, ring_gen_params),
 	{}
 };
 
