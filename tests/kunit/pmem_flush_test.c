@@ -200,13 +200,26 @@ static void interrupts_without_reason(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The IOMMU has no memory, and later has some: nobody fails, and nobody is forgotten. */
+static const u64 ring_formats[] = { 0, BIT_ULL(VIRTIO_F_RING_PACKED) };
+
+static void ring_format_to_desc(const u64 *format, char *desc)
+{
+	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "%s ring", *format ? "packed" : "split");
+}
+
+KUNIT_ARRAY_PARAM(ring_format, ring_formats, ring_format_to_desc);
+
+/*
+ * The IOMMU has no memory, and later has some: nobody fails, and nobody is forgotten. The error
+ * that the ring returns depends on its format.
+ */
 static void no_memory_to_map(struct kunit *test)
 {
+	const u64 *format = test->param_value;
 	struct pmem *pmem = pmem_create(test);
 	struct pmem_caller *sleeper, *writer;
 
-	pmem->fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
+	pmem->fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM) | *format;
 	pmem_plug(pmem);
 	pmem_works(pmem);
 
@@ -232,7 +245,7 @@ static struct kunit_case pmem_flush_cases[] = {
 	KUNIT_CASE_PARAM(bad_status, bad_status_gen_params),
 	KUNIT_CASE_PARAM(used_length, length_gen_params),
 	KUNIT_CASE(interrupts_without_reason),
-	KUNIT_CASE(no_memory_to_map),
+	KUNIT_CASE_PARAM(no_memory_to_map, ring_format_gen_params),
 	{}
 };
 

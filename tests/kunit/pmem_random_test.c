@@ -238,6 +238,8 @@ static void live(struct pmem *pmem, enum temper temper, u64 this_seed)
 		fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
 	if (one_in(&life, 2))
 		fake->features |= BIT_ULL(VIRTIO_RING_F_EVENT_IDX);
+	if (one_in(&life, 2))
+		fake->features |= BIT_ULL(VIRTIO_F_RING_PACKED);
 	/* Of a flush that was lost behind a mapping; the device is given up then. */
 	fake->may_keep = temper == FAIR ? 0 : 2;
 	fake->queue_size = 2 << below(&life, 4);
