@@ -136,7 +136,7 @@ def boot(request, kernel, library, folder):
 @pytest.fixture(scope="module")
 def shared(request, kernel, library):
     """The guest that a module's tests share, running or not; DRIVER and MACHINE describe it."""
-    options = {"name": f"test-{request.module.__name__}", "timeout": 600}
+    options = {"name": f"test-{request.module.__name__}"}
     options |= getattr(request.module, "MACHINE", {})
     if hasattr(request, "param"):
         options |= {"driver": request.param, "name": f"{options['name']}-{request.param}"}

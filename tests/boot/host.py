@@ -9,6 +9,10 @@ from pathlib import Path
 
 import steps
 
+# Seconds after which what is waited for counts as hung. It measures nothing: a busy machine may
+# take minutes for what an idle one does in a second.
+LIMIT = 300
+
 SOURCES = [Path(__file__).with_name(name) for name in ("host_fsync.c", "host_journal.c")]
 
 PAGE = 4096
@@ -118,11 +122,11 @@ class Host:
         """Count the flushes that the host has answered, in whatever way."""
         return self.count("end", disk)
 
-    def wait_begun(self, count, timeout=30):
+    def wait_begun(self, count, timeout=LIMIT):
         """Wait until so many flushes have reached the host."""
         self.wait(self.begun, count, timeout)
 
-    def wait_ended(self, count, timeout=30):
+    def wait_ended(self, count, timeout=LIMIT):
         """Wait until so many flushes were answered."""
         self.wait(self.ended, count, timeout)
 
@@ -130,5 +134,6 @@ class Host:
         """Wait until a counter has reached a number."""
         limit = time.monotonic() + timeout * self.patience
         while counter() < count:
-            assert time.monotonic() < limit, f"{self.begun()} flushes begun, {self.ended()} ended"
+            assert time.monotonic() < limit, (f"{counter()} of {count} flushes awaited; "
+                                              f"{self.begun()} begun, {self.ended()} ended")
             time.sleep(0.02)

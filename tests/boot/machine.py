@@ -8,6 +8,7 @@ import re
 import time
 
 import pytest
+from host import LIMIT
 from qemu.qmp import QMPClient
 
 from guest import Disk, Guest
@@ -19,6 +20,13 @@ DRIVERS = {"rust": "virtio_pmem_rust", "c": "virtio_pmem"}
 
 # Virtio's number for pmem devices.
 PMEM = "0x001b"
+
+# Seconds after which a guest is killed. As LIMIT, it measures nothing.
+LIFE = 6 * LIMIT
+
+# A time limit of the driver's that is longer than any wait here: what has ended, has not ended by
+# it.
+PATIENT = "virtio_pmem_rust.timeout=3600"
 
 
 def dsync(disk, pages, first=0, pattern=0x5a):
@@ -61,20 +69,23 @@ class Machine(Guest):
     """
 
     def __init__(self, kernel, host, folder, *, sizes=(128 * MIB,), options="", ready=None,
-                 append="", timeout=None, **more):
+                 append="", timeout=LIFE, **more):
         self.host = host
         self.ready = ready
         self.patience = host.patience = 4 if kernel.name == "debug" else 1
         disks = [Disk(folder / f"pmem{index}", size, options) for index, size in enumerate(sizes)]
         # A busy host is no fault of the guest.
-        append = f"rcupdate.rcu_cpu_stall_timeout=120 printk.devkmsg=on {append}"
+        append = ("rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 "
+                  "workqueue.watchdog_thresh=120 "
+                  f"sysctl.kernel.hung_task_timeout_secs={LIMIT * self.patience} "
+                  f"printk.devkmsg=on {append}")
         super().__init__(kernel, pmem=disks, wrapper=host.wrapper(), append=append,
-                         timeout=timeout and timeout * self.patience, **more)
+                         timeout=timeout * self.patience, **more)
 
     def wait_ready(self, timeout=None):
         """Wait until the guest takes commands."""
         if self.ready:
-            self.wait_console(self.ready, timeout or self.timeout)
+            self.wait_console(self.ready)
             self.run("true", timeout)
         else:
             super().wait_ready(timeout)
@@ -106,6 +117,14 @@ class Machine(Guest):
                 off = [f"lockdep is off: {state}"]
         return self.complaints() + off
 
+    def wait(self, timeout=LIMIT):
+        """Wait until the guest has ended by itself; return QEMU's exit status."""
+        return super().wait(timeout * self.patience)
+
+    def wait_console(self, pattern, timeout=LIMIT):
+        """Wait for a regular expression on the console; return its match."""
+        return super().wait_console(pattern, timeout * self.patience)
+
     # Commands
 
     def run(self, script, timeout=None, **more):
@@ -135,7 +154,7 @@ SCRIPT
              mv /tmp/{name}.new /tmp/{name}.status) >/dev/null 2>&1 &
         """)
 
-    def join(self, name, timeout=60):
+    def join(self, name, timeout=LIMIT):
         """Wait for a script in the background; return its exit status and its output."""
         self.until(f"[ -e /tmp/{name}.status ]", timeout)
         return int(self.sh(f"cat /tmp/{name}.status")), self.sh(f"cat /tmp/{name}.out")
@@ -144,7 +163,7 @@ SCRIPT
         """Tell whether a script in the background has ended."""
         return self.run(f"[ -e /tmp/{name}.status ]").status == 0
 
-    def until(self, condition, timeout=30):
+    def until(self, condition, timeout=LIMIT):
         """Wait until a command of the guest succeeds."""
         limit = timeout * self.patience
         result = self.run(f"""
@@ -198,7 +217,7 @@ SCRIPT
         """Return the driver that a device is bound to."""
         return self.sh(f"basename $(readlink {device.path}/driver || echo none)")
 
-    def disk(self, device, timeout=30):
+    def disk(self, device, timeout=LIMIT):
         """Wait until a device has its disk; return the disk's name."""
         # The region is registered asynchronously.
         block = f"{device.path}/ndbus*/region*/namespace*/block/"
@@ -209,10 +228,10 @@ SCRIPT
         """Write pages to a disk, each with a flush of its own."""
         self.sh(dsync(disk, pages, first, pattern))
 
-    def unbind(self, device, timeout=60):
+    def unbind(self, device):
         """Unbind a device from its driver; return the seconds it took."""
         start = time.monotonic()
-        self.sh(f"echo {device.virtio} >{device.path}/driver/unbind", timeout)
+        self.sh(f"echo {device.virtio} >{device.path}/driver/unbind", LIMIT)
         return time.monotonic() - start
 
     def bind(self, device, driver=None):
@@ -221,11 +240,9 @@ SCRIPT
         self.sh(f"echo {device.virtio} >/sys/bus/virtio/drivers/{name}/bind")
         return self.disk(device)
 
-    def remove(self, device, timeout=60):
-        """Remove a device's PCI function; return the seconds it took."""
-        start = time.monotonic()
-        self.sh(f"echo 1 >/sys/bus/pci/devices/{device.pci}/remove", timeout)
-        return time.monotonic() - start
+    def remove(self, device):
+        """Remove a device's PCI function."""
+        self.sh(f"echo 1 >/sys/bus/pci/devices/{device.pci}/remove", LIMIT)
 
     def rescan(self):
         """Let the PCI bus be scanned for the only device; return the disk's name."""

@@ -77,7 +77,8 @@ def test_hung_host_at_unbind(boot):
         machine.later("sleeper", f"xfs_io -c fsync /dev/{disk}")
         machine.later("writer", aio(disk, "64k"))
         machine.host.wait_begun(before + 1)
-        assert machine.unbind(device) < 10 * TIMEOUT * machine.patience
+        # Seconds become minutes on a busy machine, but this is not the driver's default.
+        assert machine.unbind(device) < 100 * TIMEOUT
         for name in ("sleeper", "writer"):
             status, output = machine.join(name)
             assert status != 0, output

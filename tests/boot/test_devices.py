@@ -148,7 +148,7 @@ def test_unusable_size(boot, driver):
 @pytest.mark.parametrize("size", [0, 512, 4096 + 512])
 def test_size_qemu_refuses(boot, size):
     """QEMU still refuses the sizes that the driver would have to."""
-    machine = boot(sizes=(), timeout=10)
+    machine = boot(sizes=())
     path = machine.host.plan_file.with_name("odd")
     path.write_bytes(b"\0" * 8192)
     machine.args += ["-object", f"memory-backend-file,id=odd,share=on,mem-path={path},size={size}",

@@ -115,7 +115,7 @@ def test_16_writers(machine):
             --ioengine=psync --fsync=1 --verify=crc32c --verify_fatal=1 --group_reporting
         umount /mnt
         e2fsck -fn /dev/{disk} >/dev/null 2>&1
-    """, timeout=120)
+    """)
     # Callers may share a flush, but not all the same.
     assert machine.host.ended() - before >= 32
     machine.check_errors()
@@ -129,5 +129,5 @@ def test_16_raw_writers(machine):
         fio --name=raw --filename=/dev/{disk} --numjobs=16 --size=128k --offset_increment=128k \\
             --bs=4k --rw=randwrite --direct=1 --ioengine=psync --sync=1 --verify=crc32c \\
             --verify_fatal=1 --group_reporting
-    """, timeout=120)
+    """)
     machine.check_errors()

@@ -41,7 +41,7 @@ def traced(machine, disk, script):
         echo >trace
         echo 1 >events/block/block_bio_queue/enable
     """)
-    machine.sh(script, timeout=60)
+    machine.sh(script)
     text = machine.sh("""
         cd /sys/kernel/tracing
         echo 0 >events/block/block_bio_queue/enable

@@ -64,7 +64,7 @@ def test_remove_under_load(boot):
                 while {dsync(disk, 16, index * 16)}; do :; done
             """)
         machine.host.wait_begun(machine.host.begun() + 20)
-        machine.sh(f"echo 1 >/sys/bus/pci/devices/{device.pci}/remove", 60)
+        machine.remove(device)
         for index in range(4):
             machine.join(f"writer{index}")
         machine.sh("echo 1 >/sys/bus/pci/rescan")

@@ -18,6 +18,7 @@ import functools
 import re
 
 import pytest
+from host import LIMIT
 from machine import MIB, aio, dsync
 
 import steps
@@ -130,7 +131,7 @@ def start_load(machine, raw, mounted=None):
 def wait_served(machine, disk, count=100):
     """Wait until so many more flushes of a disk were answered."""
     goal = machine.host.ended(disk) + count
-    machine.host.wait(functools.partial(machine.host.ended, disk), goal, 50)
+    machine.host.wait(functools.partial(machine.host.ended, disk), goal, LIMIT)
 
 
 def check_written(machine, path, index, skip=0):
@@ -151,7 +152,7 @@ def test_rust(boot):
             wait_served(machine, disk)
         failed, stacks = disarm(machine)
         for name in names:
-            status, output = machine.join(name, 50)
+            status, output = machine.join(name)
             assert status == 0, output
         assert [stack for stack in stacks if is_drivers(stack)] == []
         assert failed <= len(stacks), "somebody's stack is not known"
@@ -187,4 +188,4 @@ def test_c(boot):
         failed, stacks = disarm(machine)
         assert failed > 0
         assert any("pmem_flush" in stack and is_drivers(stack) for stack in stacks)
-        assert all(machine.join(name, 50)[0] != 0 for name in names)
+        assert all(machine.join(name)[0] != 0 for name in names)

@@ -5,7 +5,7 @@ import functools
 import time
 
 import pytest
-from machine import MIB, aio, both_drivers
+from machine import MIB, PATIENT, aio, both_drivers
 
 from guest import GIB, Disk
 
@@ -34,7 +34,7 @@ def stop_load(machine):
     """End the load; fail if it has seen an error or a byte that it had not written."""
     machine.host.wait_begun(machine.host.begun() + 20)
     machine.sh("touch /tmp/stop")
-    status, output = machine.join("load", 120)
+    status, output = machine.join("load")
     assert status == 0, output
 
 
@@ -54,7 +54,7 @@ def test_suspend_under_load(boot, state):
         start_load(machine, machine.disk(machine.device()))
         for level in ("freezer", "devices", "devices", "platform"):
             prepare(machine, level)
-            machine.sh(f"echo {state} >/sys/power/state", 90)
+            machine.sh(f"echo {state} >/sys/power/state")
             # The same load goes on.
             machine.host.wait_begun(machine.host.begun() + 20)
             assert not machine.done("load")
@@ -75,7 +75,7 @@ def test_suspend_mounted(boot, driver):
                 sha256sum {turn} >/tmp/sums/{turn}
                 echo mem >/sys/power/state
                 cat /tmp/sums/* | sha256sum -c
-            """, 90)
+            """)
         machine.sh("umount /mnt; e2fsck -fn /dev/pmem0 >/dev/null 2>&1")
         machine.check_errors()
 
@@ -102,7 +102,7 @@ def test_hibernation(boot, folder):
         """)
         start_load(machine, "pmem1")
         machine.later("hibernate", "echo disk >/sys/power/state")
-        assert machine.wait(300) == 0
+        assert machine.wait() == 0
     with boot(**devices, append="resume=/dev/vda", ready="hibernation exit") as machine:
         status, output = machine.join("hibernate")
         assert status == 0, output
@@ -127,7 +127,7 @@ def test_suspend_with_slow_host(boot):
         machine.host.plan("delay 2000")
         machine.later("writer", aio("pmem0", "32k", more=VERIFY))
         machine.host.wait_begun(before + 1)
-        machine.sh("echo mem >/sys/power/state", 90)
+        machine.sh("echo mem >/sys/power/state")
         machine.host.plan("pass")
         status, output = machine.join("writer")
         assert status == 0, output
@@ -143,20 +143,22 @@ def test_suspend_with_hung_host(boot):
         machine.later("writer", aio("pmem0", "32k", more=VERIFY))
         machine.host.wait_begun(before + 1)
         start = time.monotonic()
-        machine.fails("echo mem >/sys/power/state", 90)
-        assert time.monotonic() - start < 10 * TIMEOUT
+        machine.fails("echo mem >/sys/power/state")
+        # Seconds become minutes on a busy machine, but this is not the driver's default.
+        assert time.monotonic() - start < 100 * TIMEOUT
         machine.host.plan("pass")
         status, output = machine.join("writer")
         assert status == 0, output
         # Once the host answers, there is nothing left in the way.
-        machine.sh("echo mem >/sys/power/state", 90)
+        machine.sh("echo mem >/sys/power/state")
         machine.write("pmem0", 4)
 
 
 @both_drivers
 def test_poweroff_under_load(boot, driver):
     """Powering off with a mounted, dirty file system and busy writers ends, and soon."""
-    with boot(driver=driver) as machine:
+    # It is not the driver's time limit that ends it.
+    with boot(driver=driver, append=PATIENT) as machine:
         machine.sh("""
             mkfs.ext4 -q -b 4096 /dev/pmem0
             mount /dev/pmem0 /mnt
@@ -170,7 +172,7 @@ def test_poweroff_under_load(boot, driver):
             """)
         machine.host.wait_begun(machine.host.begun() + 20)
         machine.send("poweroff -n -f")
-        assert machine.wait(30) == 0
+        assert machine.wait() == 0
         assert "giving up" not in machine.console()
     with boot(driver=driver) as machine:
         assert machine.sh("mount /dev/pmem0 /mnt; cd /mnt; sha256sum synced") == sums
@@ -182,7 +184,8 @@ def test_poweroff_with_slow_host(boot):
     with boot(append=GIVES_UP) as machine:
         before = machine.host.begun()
         machine.host.plan("delay 2000")
-        machine.later("writer", aio("pmem0", "2m", more=VERIFY))
+        # What would take it hours.
+        machine.later("writer", aio("pmem0", "100m", more=VERIFY))
         machine.host.wait_begun(before + 1)
         machine.send("poweroff -n -f")
-        assert machine.wait(60) == 0
+        assert machine.wait() == 0

@@ -2,11 +2,11 @@
 """Devices that are taken away while file systems and disks are in use, and come back."""
 
 import pytest
-from machine import DRIVERS, MIB, aio, dsync, shared_by_rust
+from machine import DRIVERS, MIB, PATIENT, aio, dsync, shared_by_rust
 from test_unbind import FILE_SYSTEMS, own_errors
 
-# Large enough for XFS. A hung host's time limit is longer than any test would wait.
-MACHINE = {"sizes": (512 * MIB,), "append": "virtio_pmem_rust.timeout=1000"}
+# Large enough for XFS.
+MACHINE = {"sizes": (512 * MIB,), "append": PATIENT}
 
 pytestmark = pytest.mark.on_debug
 
@@ -29,14 +29,15 @@ def start_files(machine):
                 echo "$sum  $name" >>/tmp/told{writer}
             done
         """)
-    machine.until(" && ".join(f"[ -s /tmp/told{writer} ]" for writer in range(WRITERS)), 60)
+    machine.until(" && ".join(f"[ -s /tmp/told{writer} ]" for writer in range(WRITERS)))
 
 
 def remove(machine, device, way):
     """Take a device away, in one of two ways that are good order."""
     if way == "unbind":
-        return machine.unbind(device)
-    return machine.remove(device)
+        machine.unbind(device)
+    else:
+        machine.remove(device)
 
 
 def give_back(machine, device, way):
@@ -80,7 +81,7 @@ def test_busy_file_system(machine, fs, way):
     for writer in range(WRITERS):
         assert not machine.done(f"writer{writer}"), "failed by the attempt to unload the module"
     machine.sh("cat /tmp/dirty >/mnt/dirty; cat /tmp/told[0-9]* >/tmp/told-before")
-    assert remove(machine, device, way) < 30 * machine.patience
+    remove(machine, device, way)
     for writer in range(WRITERS):
         assert machine.join(f"writer{writer}")[0] == 0
     counting = "/tmp/told-before" if fs == "ext4" else "/tmp/told[0-9]*"
@@ -151,7 +152,7 @@ def test_surprise(machine, host):
         ended = machine.host.ended()
     port.hide()
     # It is not the driver's time limit that ends them.
-    assert machine.remove(device) < 20 * machine.patience
+    machine.remove(device)
     for name in names:
         machine.join(name)
     if host == "hangs":

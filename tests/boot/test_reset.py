@@ -4,8 +4,10 @@
 import time
 
 import pytest
-from machine import MIB, aio, dsync
+from machine import MIB, PATIENT, aio, dsync
 from poke import Poke
+
+MACHINE = {"append": PATIENT}
 
 NEEDS_RESET = 0x40
 
@@ -88,7 +90,8 @@ def test_function_reset_against_unbind(machine):
             until [ -e /tmp/stop ]; do echo 1 >/sys/bus/pci/devices/{device.pci}/reset; done
         """)
         machine.sh(f"xfs_io -c fsync /dev/{disk}; usleep {turn * 10000}")
-        assert machine.unbind(device) < 20 * machine.patience
+        # It is not the driver's time limit that ends it.
+        machine.unbind(device)
         machine.sh("touch /tmp/stop")
         status, output = machine.join("resets")
         assert status == 0, output

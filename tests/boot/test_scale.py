@@ -19,7 +19,7 @@ def test_eight_devices(boot):
             machine.later(disk, aio(disk, "256k", more="--verify=crc32c --verify_fatal=1")
                           + " && " + dsync(disk, 16, 1024, pattern=index + 1))
         for disk in disks:
-            status, output = machine.join(disk, 120)
+            status, output = machine.join(disk)
             assert status == 0, output
         for old, disk in zip(before, machine.pmem, strict=True):
             # The latter are written one by one.
@@ -38,7 +38,7 @@ def test_64_gib(boot):
     size = 64 * GIB
     # Its page structures alone take a gigabyte.
     with boot(sizes=(size,), memory=2 * GIB) as machine:
-        disk = machine.disk(machine.device(), timeout=120)
+        disk = machine.disk(machine.device())
         assert int(machine.sh(f"blockdev --getsize64 /dev/{disk}")) == size
         before = machine.host.ended()
         for page in (0, size // 4096 - 1):

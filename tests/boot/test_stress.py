@@ -9,7 +9,7 @@ import random
 import time
 
 import pytest
-from machine import MIB, aio
+from machine import LIFE, MIB, aio
 
 import settings
 from guest import GIB
@@ -62,7 +62,7 @@ class Stress:
             # What the processors do if they cannot be frozen goes to the console.
             echo {self.random.choice(("mem", "disk"))} >/sys/power/state ||
                 {{ echo l >/proc/sysrq-trigger; sleep 3; exit 1; }}
-        """, 180)
+        """)
 
     def slow_host(self):
         """Let the host take its time for a while."""
@@ -94,7 +94,7 @@ class Stress:
 def test_stress(boot, seed):
     """Whatever is done to the device in whatever order, it comes back, and nobody hangs."""
     # An image of a debug kernel's memory needs as much again.
-    with boot(uart=True, timeout=DURATION + 900, sizes=(64 * MIB,), memory=2 * GIB) as machine:
+    with boot(uart=True, timeout=DURATION + LIFE, sizes=(64 * MIB,), memory=2 * GIB) as machine:
         # A task that touches the device's memory cannot be frozen while the host reads the page.
         machine.sh(f"""
             echo 1 >/sys/module/suspend/parameters/pm_test_delay
@@ -111,7 +111,7 @@ def test_stress(boot, seed):
         machine.host.plan("pass")
         before = machine.host.begun()
         machine.sh("touch /tmp/stop; killall fio 2>/dev/null || true")
-        machine.join("load", 120)
+        machine.join("load")
         # It is as good as new.
         disk = machine.disk(machine.device())
         machine.sh(aio(disk, "1m", more="--verify=crc32c --verify_fatal=1"))

@@ -141,7 +141,7 @@ def test_trace_cmd(machine):
             cat /tmp/record; exit 1
         }
         trace-cmd report 2>/dev/null
-    """, 120) + "\n"
+    """) + "\n"
     check(text, device, before, machine.stats(device))
 
 

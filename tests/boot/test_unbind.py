@@ -2,10 +2,10 @@
 """Taking the driver from a device in good order, and giving it back."""
 
 import pytest
-from machine import DRIVERS, MIB, aio, dsync, shared_by_both, shared_by_rust
+from machine import DRIVERS, MIB, PATIENT, aio, dsync, shared_by_both, shared_by_rust
 
 # Large enough for XFS.
-MACHINE = {"sizes": (512 * MIB,)}
+MACHINE = {"sizes": (512 * MIB,), "append": PATIENT}
 
 FILE_SYSTEMS = {
     "ext4": ("mkfs.ext4 -q -b 4096", "e2fsck -fn"),
@@ -82,7 +82,8 @@ def test_under_load(machine):
                 while {dsync(disk, 16, index * 16)}; do :; done
             """)
         machine.host.wait_begun(machine.host.begun() + 20)
-        assert machine.unbind(device) < 20 * machine.patience
+        # It is not the driver's time limit that ends them.
+        machine.unbind(device)
         for index in range(4):
             machine.join(f"writer{index}")
         assert own_errors(machine) == []
@@ -104,7 +105,7 @@ def test_slow_host(machine):
     machine.host.wait_begun(begun + 1)
     machine.later("sleeper", f"xfs_io -c fsync /dev/{disk}")
     machine.sh("sleep 1")
-    assert machine.unbind(device) < 30 * machine.patience
+    machine.unbind(device)
     for name in ("bios", "sleeper"):
         status, output = machine.join(name)
         assert status == 0, output

@@ -105,11 +105,11 @@ def test_msync(machine, fs, dax):
 @pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
 def test_fsx(boot, fsx, seed):
     """The file system exerciser finds in its files what it has put there, mapped or not."""
-    with boot(files={"/bin/fsx": fsx}, timeout=600, **MACHINE) as machine:
+    with boot(files={"/bin/fsx": fsx}, **MACHINE) as machine:
         machine.sh(f"cat >/tmp/fsx.toml <<'END'\n{exerciser.CONFIG}\nEND")
         for fs in MAKE:
             for dax in (False, True):
                 mount(machine, "pmem0", fs, dax)
-                machine.sh(f"fsx -q -f /tmp/fsx.toml -P /tmp -S {seed} -N 10000 /mnt/file", 300)
+                machine.sh(f"fsx -q -f /tmp/fsx.toml -P /tmp -S {seed} -N 10000 /mnt/file")
                 unmount(machine, "pmem0", fs)
         machine.check_errors()
