@@ -10,8 +10,32 @@ import settings
 # What the guest has; its kernel, initramfs and bounce buffers take half of it.
 MEMORY = 384 * MIB
 
-# What it is made to keep besides, in MiB.
+# What it is made to keep besides, in MiB: so much at first, and then piece by piece until so much
+# is swapped out.
 KEPT = 256 if settings.flag("LONG") else 176
+PIECE = 16
+SWAPPED = 16
+
+
+def keep(number, size, more):
+    """Return the command that writes a file which stays in memory; --verify_only reads it."""
+    return (f"fio --name=kept{number} --filename=/dev/shm/kept{number} --rw=write --bs=64k "
+            f"--size={size}m --ioengine=psync --fallocate=none --verify=crc32c --verify_fatal=1 "
+            f"{more}")
+
+
+def fill(machine):
+    """Keep more and more until enough is swapped out; return the sizes of the files."""
+    sizes = [KEPT]
+    while True:
+        machine.sh(keep(len(sizes) - 1, sizes[-1], "--do_verify=0"))
+        swapped = int(machine.sh("awk 'END { print $4 }' /proc/swaps"))
+        if swapped >= SWAPPED << 10:
+            return sizes
+        # So much has no place in the guest's memory, however it goes about reclaiming it.
+        assert sum(sizes) < MEMORY // MIB + SWAPPED, \
+            f"of {sum(sizes)} MiB only {swapped} KiB are swapped out"
+        sizes.append(PIECE)
 
 
 def test_swap(boot):
@@ -20,14 +44,14 @@ def test_swap(boot):
     Reclaim writes to two disks: to one as swap, to the other as a file system whose dirty pages
     have to go. Meanwhile writers ask both kinds of flushes of it.
     """
-    with boot(sizes=(384 * MIB, 128 * MIB), memory=MEMORY, timeout=500) as machine:
+    with boot(sizes=(384 * MIB, 128 * MIB), memory=MEMORY) as machine:
         swap, files = (machine.disk(device) for device in machine.devices_found())
         machine.sh(f"""
             mkswap /dev/{swap} >/dev/null
             swapon /dev/{swap}
             mkfs.ext4 -q -b 4096 /dev/{files} 96m
             mount /dev/{files} /mnt
-            mount -o remount,size={KEPT + 16}m /dev/shm
+            mount -o remount,size={2 * MEMORY} /dev/shm
         """)
         machine.later("writers", """
             while [ ! -e /tmp/stop ]; do
@@ -48,18 +72,15 @@ def test_swap(boot):
                 dd if=/dev/zero of=/mnt/dirt bs=64k count=256 2>/dev/null || exit 1
             done
         """)
-        kept = (f"fio --name=kept --filename=/dev/shm/kept --rw=write --bs=64k --size={KEPT}m "
-                "--ioengine=psync --fallocate=none --verify=crc32c --verify_fatal=1")
-        machine.sh(f"{kept} --do_verify=0", timeout=300)
-        used = int(machine.sh("awk 'END { print $4 }' /proc/swaps"))
-        assert used >= 16 << 10, f"only {used} KiB are swapped out"
+        sizes = fill(machine)
         machine.sh("touch /tmp/stop")
         for name in ("writers", "bios", "dirt"):
-            status, output = machine.join(name, 90)
+            status, output = machine.join(name)
             assert status == 0, output
-        machine.sh(f"{kept} --verify_only", timeout=300)
+        for number, size in enumerate(sizes):
+            machine.sh(keep(number, size, "--verify_only"))
         machine.sh(f"""
-            rm /dev/shm/kept
+            rm /dev/shm/kept*
             swapoff /dev/{swap}
             umount /mnt
             e2fsck -fn /dev/{files} >/dev/null 2>&1
