@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the host does when a guest flushes, and keeps: see host_fsync.c and host_journal.c."""
 
+import functools
 import shutil
 import struct
 import subprocess
@@ -121,6 +122,15 @@ class Host:
     def ended(self, disk=None):
         """Count the flushes that the host has answered, in whatever way."""
         return self.count("end", disk)
+
+    def hang(self):
+        """Hold all flushes from now on; return when one is held, of a guest that goes on flushing.
+
+        A driver that sends one flush at a time gets no answer from then on.
+        """
+        goal = self.count("held") + 1
+        self.plan("hang")
+        self.wait(functools.partial(self.count, "held"), goal, LIMIT)
 
     def wait_begun(self, count, timeout=LIMIT):
         """Wait until so many flushes have reached the host."""

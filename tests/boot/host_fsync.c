@@ -14,6 +14,8 @@
  * FSYNC_RECORD names a file that gets one line at the beginning and one at the end of each call:
  *	begin INODE
  *	end INODE RESULT
+ * and one in between if the call is held:
+ *	held INODE
  *
  * FSYNC_JOURNAL: see host_journal.c.
  */
@@ -91,7 +93,7 @@ static int planned(long number, int fd)
 	unsigned int milliseconds;
 	unsigned long turn;
 	char plan[32], line[64];
-	int result, error;
+	int result, error, held = 0;
 	struct stat stat;
 	struct copy copy;
 
@@ -102,8 +104,13 @@ static int planned(long number, int fd)
 	snprintf(line, sizeof(line), "begin %lu\n", (unsigned long)stat.st_ino);
 	record(line);
 
-	for (read_plan(plan, sizeof(plan)); is_held(plan, turn); read_plan(plan, sizeof(plan)))
+	for (read_plan(plan, sizeof(plan)); is_held(plan, turn); read_plan(plan, sizeof(plan))) {
+		if (!held++) {
+			snprintf(line, sizeof(line), "held %lu\n", (unsigned long)stat.st_ino);
+			record(line);
+		}
 		usleep(5000);
+	}
 
 	if (sscanf(plan, "delay %u", &milliseconds) == 1)
 		usleep(milliseconds * 1000);

@@ -183,6 +183,10 @@ SCRIPT
             """)
             raise self.error(f"not so within {limit} s: {condition}\n{result.output}")
 
+    def until_within(self, function):
+        """Wait until a process of the guest sleeps within a function of the kernel."""
+        self.until(f"grep -qs ' {function}+' /proc/[0-9]*/stack")
+
     def qmp(self, *commands):
         """Execute QMP commands, each a name and its arguments; return their results."""
         async def talk():
@@ -254,6 +258,11 @@ SCRIPT
         name = f"/sys/kernel/debug/{DRIVERS['rust']}-{device.virtio}/stats"
         lines = self.sh(f"cat {name}").splitlines()
         return {key: int(value) for key, value in (line.split(": ") for line in lines)}
+
+    def wait_stat(self, device, key, value):
+        """Wait until one of the driver's statistics has reached a value."""
+        file = f"/sys/kernel/debug/{DRIVERS['rust']}-{device.virtio}/stats"
+        self.until(f"[ $(sed -n 's/^{key}: //p' {file}) -ge {value} ]")
 
     # Messages
 

@@ -27,13 +27,13 @@ def test_failed_flush(boot, driver):
 def test_failed_flush_for_many(boot):
     """Of writers that share flushes, each one is told of the failure, and none for ever."""
     with boot() as machine:
-        disk = machine.disk(machine.device())
-        before = machine.host.begun()
+        device = machine.device()
+        disk = machine.disk(device)
+        callers = machine.stats(device)["callers"]
         machine.host.plan("hang")
         for index in range(8):
             machine.later(f"writer{index}", dsync(disk, 1, index))
-        machine.host.wait_begun(before + 1)
-        machine.sh("sleep 1")
+        machine.wait_stat(device, "callers", callers + 8)
         machine.host.plan("fail")
         for index in range(8):
             status, output = machine.join(f"writer{index}")

@@ -87,13 +87,13 @@ def test_callers_share(machine):
     device = machine.device()
     disk = machine.disk(device)
     commands = (f"xfs_io -c fsync /dev/{disk}", f"echo 1 >{deep_flush(machine, device)}")
-    before = machine.host.begun()
+    before, callers = machine.host.begun(), machine.stats(device)["callers"]
     machine.host.plan("hang")
     machine.later("first", f"xfs_io -c fsync /dev/{disk}")
     machine.host.wait_begun(before + 1)
     for index in range(8):
         machine.later(f"caller{index}", commands[index % 2])
-    machine.sh("sleep 1")
+    machine.wait_stat(device, "callers", callers + 9)
     assert machine.host.begun() == before + 1
     machine.host.plan("pass")
     for name in ("first", *(f"caller{index}" for index in range(8))):

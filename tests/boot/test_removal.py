@@ -147,8 +147,7 @@ def test_surprise(machine, host):
         machine.later(names[-1], f"while {aio(disk, '64k')}; do :; done")
     machine.host.wait_begun(machine.host.begun() + 20)
     if host == "hangs":
-        machine.host.plan("hang")
-        machine.sh("sleep 0.5")
+        machine.host.hang()
         ended = machine.host.ended()
     port.hide()
     # It is not the driver's time limit that ends them.

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """Resets of the device under the driver's feet: callers wait, and their flushes are sent again."""
 
-import time
-
 import pytest
 from machine import MIB, PATIENT, aio, dsync
 from poke import Poke
@@ -10,6 +8,9 @@ from poke import Poke
 MACHINE = {"append": PATIENT}
 
 NEEDS_RESET = 0x40
+
+# What the driver says of each recovery.
+RECOVERS = "needs a reset, recovering"
 
 
 def start_writers(machine, disk):
@@ -61,17 +62,22 @@ def test_function_reset_waits(machine):
     device = machine.device()
     disk = machine.disk(device)
     for _ in range(3):
-        before = machine.host.begun()
-        machine.host.plan("delay 1500")
+        before, callers = machine.host.begun(), machine.stats(device)["callers"]
+        machine.host.plan("hang")
         machine.later("first", f"xfs_io -c fsync /dev/{disk}")
         machine.host.wait_begun(before + 1)
         machine.later("reset", f"echo 1 >/sys/bus/pci/devices/{device.pci}/reset")
-        machine.sh(f"sleep 0.3; xfs_io -c fsync /dev/{disk}")
-        assert machine.host.ended() >= before + 2
-        for name in ("first", "reset"):
+        machine.until_within("reset_store")
+        machine.later("second", f"xfs_io -c fsync /dev/{disk}")
+        machine.wait_stat(device, "callers", callers + 2)
+        machine.sh("sleep 1")
+        assert not machine.done("reset")
+        assert machine.host.begun() == before + 1
+        machine.host.plan("pass")
+        for name in ("first", "reset", "second"):
             status, output = machine.join(name)
             assert status == 0, output
-        machine.host.plan("pass")
+        assert machine.host.ended() >= before + 2
     machine.check_errors()
 
 
@@ -113,7 +119,7 @@ def test_needs_reset(boot, folder):
         disk = machine.disk(device)
         for turn in range(1, 6):
             poke.ask_for_reset(machine, device)
-            machine.until(f"[ $(dmesg | grep -c 'needs a reset, recovering') = {turn} ]")
+            machine.until(f"[ $(dmesg | grep -c '{RECOVERS}') = {turn} ]")
             machine.write(disk, 4)
             assert not needs_reset(machine, device)
             assert machine.stats(device)["recoveries"] == turn
@@ -136,8 +142,10 @@ def test_needs_reset_under_load(boot, folder):
         for _ in range(times):
             # With time for success in between: what does not help is not tried again.
             machine.host.wait_begun(machine.host.begun() + 20)
+            recoveries = machine.console().count(RECOVERS)
             poke.ask_for_reset(machine, device)
-            time.sleep(0.5)
+            # The console is looked at from outside: a command would slow down the recovery.
+            machine.wait_console(rf"(?s)({RECOVERS}.*){{{recoveries + 1}}}")
         finish_writers(machine)
         assert not needs_reset(machine, device)
         assert times <= machine.stats(device)["recoveries"] <= 2 * times

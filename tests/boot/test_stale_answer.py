@@ -51,10 +51,11 @@ def test_unbind_and_bind(boot):
         # Nobody knows whether it is durable.
         assert machine.join("first")[0] != 0
         disk = machine.bind(device)
+        callers = machine.stats(device)["callers"]
         machine.later("second", fsync(disk))
         machine.host.wait_begun(begun + 2)
         machine.later("third", fsync(disk))
-        machine.sh("sleep 0.5")
+        machine.wait_stat(device, "callers", callers + 2)
         answer_first(machine, begun + 2, ("second", "third"))
         machine.write(disk, 4)
 
@@ -65,14 +66,14 @@ def test_recovery(boot, folder):
     with boot(args=poke.args) as machine:
         device = machine.device()
         disk = machine.disk(device)
-        begun = machine.host.begun()
+        begun, callers = machine.host.begun(), machine.stats(device)["callers"]
         machine.host.plan("hang")
         machine.later("first", fsync(disk))
         machine.host.wait_begun(begun + 1)
         poke.ask_for_reset(machine, device)
         machine.host.wait_begun(begun + 2)
         machine.later("second", fsync(disk))
-        machine.sh("sleep 0.5")
+        machine.wait_stat(device, "callers", callers + 2)
         answer_first(machine, begun + 2, ("first", "second"))
         machine.write(disk, 4)
         # One that the device has asked for, and one because the queue was out of step with it.

@@ -93,23 +93,25 @@ def test_under_load(machine):
 
 @shared_by_rust
 def test_slow_host(machine):
-    """A host that takes seconds for a flush delays an unbind, but fails neither kind of caller.
+    """A host that takes its time for a flush delays an unbind, but fails neither kind of caller.
 
     (Under the C driver both see I/O errors.)
     """
     device = machine.device()
     disk = machine.disk(device)
-    begun = machine.host.begun()
-    machine.host.plan("delay 2000")
+    callers = machine.stats(device)["callers"]
+    machine.host.plan("hang")
     machine.later("bios", aio(disk, "16k"))
-    machine.host.wait_begun(begun + 1)
     machine.later("sleeper", f"xfs_io -c fsync /dev/{disk}")
+    machine.wait_stat(device, "callers", callers + 5)
+    machine.later("unbind", f"echo {device.virtio} >{device.path}/driver/unbind")
+    machine.until_within("unbind_store")
     machine.sh("sleep 1")
-    machine.unbind(device)
-    for name in ("bios", "sleeper"):
+    assert not machine.done("unbind")
+    machine.host.plan("pass")
+    for name in ("bios", "sleeper", "unbind"):
         status, output = machine.join(name)
         assert status == 0, output
-    machine.host.plan("pass")
     assert own_errors(machine) == []
     disk = machine.bind(device)
     machine.write(disk, 4)
