@@ -5,7 +5,7 @@ import functools
 import time
 
 import pytest
-from machine import MIB, PATIENT, aio, both_drivers
+from machine import LIMIT, MIB, PATIENT, aio, both_drivers
 
 from guest import GIB, Disk
 
@@ -19,6 +19,11 @@ VERIFY = "--verify=crc32c --verify_fatal=1"
 def boot(boot, kernel):
     """Guests that can be talked to after a suspend, and have memory for an image of themselves."""
     return functools.partial(boot, uart=True, memory=GIB * (2 if kernel.name == "debug" else 1))
+
+
+def let_freeze(machine):
+    """Give the tasks of a busy machine time to be frozen."""
+    machine.sh(f"echo {1000 * LIMIT} >/sys/power/pm_freeze_timeout")
 
 
 def start_load(machine, disk):
@@ -40,6 +45,7 @@ def stop_load(machine):
 
 def prepare(machine, level):
     """Let sleep go as far as a level of pm_test, and for a second only."""
+    let_freeze(machine)
     machine.sh(f"""
         echo 1 >/sys/module/suspend/parameters/pm_test_delay
         echo 1 >/sys/module/hibernate/parameters/pm_test_delay
@@ -100,6 +106,7 @@ def test_hibernation(boot, folder):
             cat /sys/block/vda/dev >/sys/power/resume
             echo shutdown >/sys/power/disk
         """)
+        let_freeze(machine)
         start_load(machine, "pmem1")
         machine.later("hibernate", "echo disk >/sys/power/state")
         assert machine.wait() == 0

@@ -9,7 +9,7 @@ import random
 import time
 
 import pytest
-from machine import LIFE, MIB, aio
+from machine import LIFE, LIMIT, MIB, aio
 
 import settings
 from guest import GIB
@@ -99,7 +99,7 @@ def test_stress(boot, seed):
         machine.sh(f"""
             echo 1 >/sys/module/suspend/parameters/pm_test_delay
             echo 1 >/sys/module/hibernate/parameters/pm_test_delay
-            echo {20000 * machine.patience} >/sys/power/pm_freeze_timeout
+            echo {1000 * LIMIT * machine.patience} >/sys/power/pm_freeze_timeout
         """)
         machine.later("load", LOAD)
         machine.host.wait_begun(machine.host.begun() + 20)
