@@ -126,5 +126,5 @@ clean:
 #:   LONG=1              run the long tests, too, and all on both kernels; those that decide at
 #:                       random go on for long
 #:   SEED=NUMBER         repeats the decisions of a random test, which names the number
-#:   TIMEOUT=SECONDS     after which the guest is killed (180; debug kernel: 600; shell: a day)
+#:   TIMEOUT=SECONDS     after which the guest is killed (600; debug kernel: 1800; shell: a day)
 #:   XDG_CACHE_HOME=DIR  the kernel's download is kept in virtio-pmem-rust/ there (~/.cache)

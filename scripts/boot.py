@@ -105,7 +105,7 @@ def run():
         "driver": settings.choice("DRIVER", "rust", tuple(DRIVERS)),
         "memory": settings.size("MEM", "1G"),
         "smp": settings.number("SMP", 2),
-        "timeout": settings.number("TIMEOUT", 180) if settings.get("TIMEOUT") else None,
+        "timeout": settings.number("TIMEOUT", 600) if settings.get("TIMEOUT") else None,
     }
     size = settings.size("PMEM_SIZE", "512M")
     built = kernels.ready(settings.choice("KERNEL", "release", kernels.KERNELS))

@@ -100,7 +100,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.args, self.wrapper = list(args), list(wrapper)
         self.files = files or {}
         self.uart = uart
-        self.timeout = timeout or (600 if kernel.name == "debug" else 180)
+        self.timeout = timeout or (1800 if kernel.name == "debug" else 600)
         self.accelerator = accelerator
         self.shell = shell
         self.console_log = steps.log_path(f"{name}.console")
@@ -393,7 +393,7 @@ def requested():
         "memory": settings.size("MEM", "1G"),
         "smp": settings.number("SMP", 2),
         "args": args,
-        "timeout": settings.number("TIMEOUT", 180) if settings.get("TIMEOUT") else None,
+        "timeout": settings.number("TIMEOUT", 600) if settings.get("TIMEOUT") else None,
     }
     return options, run
 
