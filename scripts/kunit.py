@@ -13,7 +13,9 @@ import toolchain
 
 # What the driver needs, and what the suites on fake devices add to it.
 CONFIGS = ("drivers/nvdimm/virtio_pmem_rust/.kunitconfig", "tests/kunit/.kunitconfig")
-LIMIT = 600
+
+# Seconds for the whole run, which takes a minute on an idle machine.
+LIMIT = 3600
 
 # What the kernel prints when it finds something wrong by itself. Not what it does at its own tests,
 # where some have timers on the stack, nor when it boots: kmemleak does not see all of UML's memory.
