@@ -47,6 +47,10 @@ COMPLAINTS = re.compile(
 # with a translation of the breakpoint that stood there for a moment.
 STALE_BREAKPOINT = re.compile(r"Oops: int3: 0000")
 
+# Another one: on a busy host the kernel may find that an emulated TSC is slower than it is, by
+# factors. Then its clock is as much too fast, and its timers fire when they should not.
+STAMP = re.compile(r"^\[ *(\d+)\.\d{6}\] ", re.M)
+
 
 class GuestError(steps.Trouble):
     """A guest did not do what was expected of it; the text ends with its console."""
@@ -356,12 +360,20 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         """Return the lines in which the kernel speaks of a bug."""
         return [line for line in self.console().splitlines() if COMPLAINTS.search(line)]
 
+    def is_fast(self):
+        """Tell whether the kernel's clock says that the guest runs for much longer than it does."""
+        stamps = STAMP.findall(self.console())
+        return (self.started is not None and stamps != []
+                and int(stamps[-1]) > 5 * (time.monotonic() - self.started) + 10)
+
     def error(self, text):
         """Return an error that says what happened and shows the console's end."""
         if self.started is not None and time.monotonic() - self.started >= self.timeout:
             text += f" (its time limit of {self.timeout} s is over)"
         if STALE_BREAKPOINT.search(self.console()):
             text += " (stale breakpoint: a fault of QEMU's emulation)"
+        if self.is_fast():
+            text += " (wrong clock: a fault of QEMU's emulation)"
         parts = [f"guest {self.name}: {text}"]
         if self.process is not None and self.process.poll() is not None:
             said = self.qemu_log.read_text(errors="replace").splitlines()[1:]
