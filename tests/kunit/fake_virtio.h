@@ -96,6 +96,8 @@ struct fake_virtio {
 	bool failed_nth;	/* there were that many */
 	/* The device was pulled out: its status reads as all ones, and a reset never ends. */
 	bool gone;
+	/* A write to memory that is not mapped (any more) fails the test. */
+	bool checks_mappings;
 	/* How many mappings the driver may leave behind when the device is unplugged. */
 	unsigned int may_keep;
 	/* Called before each operation, in its context, by whoever does it. */

@@ -91,11 +91,17 @@ static void stale_answer_to_others(struct kunit *test)
 
 static void two_stale_answers(struct kunit *test)
 {
-	struct pmem *pmem = pmem_plugged(test);
-	struct pmem_caller *early = pmem_sleeper(pmem), *late;
-	struct fake_request *first = pmem_lose(pmem);
-	struct fake_request *second = pmem_lose(pmem);
-	struct fake_request *third = pmem_take(pmem);
+	struct pmem *pmem = pmem_create(test);
+	struct pmem_caller *early, *late;
+	struct fake_request *first, *second, *third;
+
+	/* There the second answer would overwrite a request that the host has not read. */
+	pmem->fake->features |= BIT_ULL(VIRTIO_F_RING_PACKED);
+	pmem_plug(pmem);
+	early = pmem_sleeper(pmem);
+	first = pmem_lose(pmem);
+	second = pmem_lose(pmem);
+	third = pmem_take(pmem);
 
 	late = pmem_writer(pmem);
 	pmem_answer(pmem, second, 0);
@@ -222,14 +228,13 @@ static void all_kinds_of_callers_are_lost(struct kunit *test)
 	for (unsigned int i = 0; i < ARRAY_SIZE(callers); i++)
 		callers[i] = i % 3 == 0 ? pmem_flusher(pmem) :
 			     i % 3 == 1 ? pmem_writer(pmem) : pmem_sleeper(pmem);
-	/* The first flush and those that wait behind it are lost together. */
+	/* The first caller's flush is lost again, and the next one is for all of them. */
 	pmem_lose(pmem);
-	pmem_serve(pmem, first);
+	pmem_answer(pmem, pmem_take(pmem), 0);
 	pmem_ends(first, 0);
-	for (unsigned int i = 0; i < ARRAY_SIZE(callers); i++) {
-		pmem_serve(pmem, callers[i]);
+	for (unsigned int i = 0; i < ARRAY_SIZE(callers); i++)
 		pmem_ends(callers[i], 0);
-	}
+	KUNIT_EXPECT_NULL(test, pmem_try_take(pmem));
 	pmem_unplug(pmem);
 }
 

@@ -170,15 +170,19 @@ static void queue_of_two(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The ring would allocate a table for each request; pmem_take() checks that there is none. */
-static void indirect_is_declined(struct kunit *test)
+/*
+ * With INDIRECT_DESC the ring would allocate a table for each request; pmem_take() checks that there
+ * is none. A packed ring and IN_ORDER do not stand late answers.
+ */
+static void ring_features(struct kunit *test)
 {
 	struct pmem *pmem = pmem_create(test);
+	u64 declined = BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC) | BIT_ULL(VIRTIO_F_RING_PACKED) |
+		       BIT_ULL(VIRTIO_F_IN_ORDER);
 
-	pmem->fake->features |= BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC) |
-				BIT_ULL(VIRTIO_RING_F_EVENT_IDX);
+	pmem->fake->features |= declined | BIT_ULL(VIRTIO_RING_F_EVENT_IDX);
 	pmem_plug(pmem);
-	KUNIT_EXPECT_FALSE(test, pmem->fake->accepted & BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC));
+	KUNIT_EXPECT_EQ(test, 0, pmem->fake->accepted & declined);
 	KUNIT_EXPECT_TRUE(test, pmem->fake->accepted & BIT_ULL(VIRTIO_RING_F_EVENT_IDX));
 	pmem_works(pmem);
 	pmem_unplug(pmem);
@@ -195,7 +199,7 @@ static struct kunit_case pmem_queue_cases[] = {
 	KUNIT_CASE(breaks_before_the_interrupt),
 	KUNIT_CASE(queue_of_one),
 	KUNIT_CASE(queue_of_two),
-	KUNIT_CASE(indirect_is_declined),
+	KUNIT_CASE(ring_features),
 	{}
 };
 

@@ -474,6 +474,7 @@ struct pmem *pmem_create(struct kunit *test)
 	/* The last to go; before it, fake_virtio_create()'s own unplugs the device. */
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, pmem_destroy, pmem));
 	pmem->fake = fake_virtio_create(test, VIRTIO_ID_PMEM);
+	pmem->fake->checks_mappings = true;
 	memcpy(pmem->fake->config, &config, sizeof(config));
 	return pmem;
 }

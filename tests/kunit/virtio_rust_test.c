@@ -43,8 +43,38 @@ static void queue_outlives_its_binding(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
+static const struct ring {
+	const char *name;
+	u64 features;
+} rings[] = {
+	{ "split ring", 0 },
+	{ "packed ring", BIT_ULL(VIRTIO_F_RING_PACKED) },
+};
+
+KUNIT_ARRAY_PARAM_DESC(ring, rings, name);
+
+/* The kinds of ring report a mapping that fails differently; the abstraction does not. */
+static void mapping_fails(struct kunit *test)
+{
+	const struct ring *ring = test->param_value;
+	struct fake_virtio *fake = fake_virtio_create(test, KEEPER_ID);
+	struct device *dev = &fake->vdev.dev;
+	struct device_driver *keeper;
+
+	fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM) | ring->features;
+	fake->fail[FAKE_MAP] = -ENOMEM;
+	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
+	KUNIT_EXPECT_FALSE(test, fake_virtio_is_bound(fake));
+	keeper = driver_find("virtio_keeper", dev->bus);
+	KUNIT_ASSERT_NOT_NULL(test, keeper);
+	KUNIT_EXPECT_EQ(test, -ENOMEM, device_driver_attach(keeper, dev));
+	KUNIT_EXPECT_EQ(test, ring->features, fake->accepted & BIT_ULL(VIRTIO_F_RING_PACKED));
+	fake_virtio_unplug(fake);
+}
+
 static struct kunit_case virtio_rust_cases[] = {
 	KUNIT_CASE(queue_outlives_its_binding),
+	KUNIT_CASE_PARAM(mapping_fails, ring_gen_params),
 	{}
 };
 

@@ -46,8 +46,8 @@
 // R6. While nothing is in flight, the ring holds no used element, and the host interrupts for the
 //     next one. So the engine asks for an interrupt, and looks, whenever it takes the last answer:
 //     a host with EVENT_IDX gives no interrupt for a surplus answer that it adds before the driver
-//     has taken the answer before. And it looks again before it sends: in a packed ring the
-//     descriptors of a request overwrite a used element that was not taken.
+//     has taken the answer before. And it looks again before it sends: what is found there ends in
+//     a reset anyway, and in a packed ring the descriptors of a request would overwrite it.
 //
 // R7. Where responses are mapped (an IOMMU, a bounce buffer), the ring unmaps a response when its
 //     descriptor is taken, also by a late answer. The host would then write to memory that may have

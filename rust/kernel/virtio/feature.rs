@@ -42,6 +42,9 @@ impl Feature {
     /// The packed ring layout.
     pub const RING_PACKED: Self = Self::new::<{ bindings::VIRTIO_F_RING_PACKED }>();
 
+    /// The device uses buffers in the order in which they were made available.
+    pub const IN_ORDER: Self = Self::new::<{ bindings::VIRTIO_F_IN_ORDER }>();
+
     /// The feature with bit number `BIT`; one that does not exist fails to compile.
     pub const fn new<const BIT: u32>() -> Self {
         const { assert!(BIT < bindings::VIRTIO_FEATURES_BITS) };

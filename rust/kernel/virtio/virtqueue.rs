@@ -475,6 +475,15 @@ impl<B: Buffer> Virtqueue<B> {
             })
         };
 
+        // A packed ring says EIO for a mapping that fails, and for nothing else while it works.
+        let result = result.map_err(|err| {
+            if err == EIO && !self.is_broken() {
+                ENOMEM
+            } else {
+                err
+            }
+        });
+
         // SAFETY: On error the token did not get into the queue.
         result.map_err(|err| (err, unsafe { B::from_raw(token) }))
     }

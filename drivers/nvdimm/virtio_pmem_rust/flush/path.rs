@@ -227,8 +227,8 @@ impl Port<Callers> for Path {
         request.set_response(Le32::new(UNANSWERED));
         if let Err((err, request)) = queue.add(request, GFP_ATOMIC) {
             self.request = Some(request);
-            // Only a mapping can fail: for want of memory, in a packed ring also by EIO.
-            return if err == ENOMEM || err == EIO && !queue.is_broken() {
+            // A mapping has failed, which can be different soon.
+            return if err == ENOMEM {
                 self.starved = true;
                 Err(NotSent::Again)
             } else {
