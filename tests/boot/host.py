@@ -74,8 +74,13 @@ class Host:
         return ["env", f"LD_PRELOAD={self.library}", f"FSYNC_PLAN={self.plan_file}",
                 f"FSYNC_RECORD={self.record_file}", f"FSYNC_JOURNAL={self.journals}"]
 
-    def plan(self, plan):
-        """Decide what becomes of flushes from now on, also of those that hang."""
+    def plan(self, plan, disk=None):
+        """Decide what becomes of flushes from now on, also of those that hang.
+
+        With a disk the plan is for its flushes alone, and those of others pass.
+        """
+        if disk:
+            plan = f"{plan}@{Path(disk.path).stat().st_ino}"
         new = self.plan_file.with_suffix(".new")
         new.write_text(plan, encoding="ascii")
         new.replace(self.plan_file)

@@ -10,6 +10,7 @@
  *	delay N		wait for N milliseconds first
  *	hang		wait until the plan is another one
  *	hang N		the same, but the first N calls since QEMU started pass
+ *	PLAN@INODE	the plan for one file; the others' calls pass
  *
  * FSYNC_RECORD names a file that gets one line at the beginning and one at the end of each call:
  *	begin INODE
@@ -39,10 +40,11 @@ static int open_by_name_in(const char *variable, int flags)
 	return path ? open(path, flags | O_CLOEXEC) : -1;
 }
 
-static void read_plan(char *plan, size_t size)
+static void read_plan(char *plan, size_t size, ino_t inode)
 {
 	int fd = open_by_name_in("FSYNC_PLAN", O_RDONLY);
 	ssize_t len = 0;
+	char *file;
 
 	if (fd >= 0) {
 		len = read(fd, plan, size - 1);
@@ -50,6 +52,12 @@ static void read_plan(char *plan, size_t size)
 	}
 	plan[len > 0 ? len : 0] = '\0';
 	plan[strcspn(plan, "\n")] = '\0';
+	file = strchr(plan, '@');
+	if (!file)
+		return;
+	*file = '\0';
+	if (strtoul(file + 1, NULL, 10) != inode)
+		strcpy(plan, "pass");
 }
 
 static void record(const char *line)
@@ -92,7 +100,7 @@ static int planned(long number, int fd)
 	static atomic_ulong turns;
 	unsigned int milliseconds;
 	unsigned long turn;
-	char plan[32], line[64];
+	char plan[64], line[64];
 	int result, error, held = 0;
 	struct stat stat;
 	struct copy copy;
@@ -104,7 +112,7 @@ static int planned(long number, int fd)
 	snprintf(line, sizeof(line), "begin %lu\n", (unsigned long)stat.st_ino);
 	record(line);
 
-	for (read_plan(plan, sizeof(plan)); is_held(plan, turn); read_plan(plan, sizeof(plan))) {
+	while (read_plan(plan, sizeof(plan), stat.st_ino), is_held(plan, turn)) {
 		if (!held++) {
 			snprintf(line, sizeof(line), "held %lu\n", (unsigned long)stat.st_ino);
 			record(line);
