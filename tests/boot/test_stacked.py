@@ -3,6 +3,7 @@
 
 import pytest
 from machine import MIB, shared_by_both, shared_by_rust
+from striped import members, raid0, stop
 
 COUNT = 4
 MACHINE = {"sizes": (96 * MIB,) * COUNT}
@@ -10,32 +11,12 @@ MACHINE = {"sizes": (96 * MIB,) * COUNT}
 STACKS = ("md", "dm")
 
 
-def members(machine):
-    """Return the disks of the guest's devices."""
-    return [machine.disk(device) for device in machine.devices_found()]
-
-
 def build(machine, kind):
     """Make one striped disk of all devices; return its name."""
     disks = members(machine)
     size = 64 * MIB
     if kind == "md":
-        # As mdadm does it, but for an array that exists only as long as the guest.
-        machine.sh("modprobe raid0; echo md0 >/sys/module/md_mod/parameters/new_array")
-        machine.sh(f"""
-            cd /sys/block/md0/md
-            echo none >metadata_version
-            echo raid0 >level
-            echo {COUNT} >raid_disks
-            echo 65536 >chunk_size
-        """ + "".join(f"""
-            cat /sys/block/{disk}/dev >new_dev
-            echo {size // 1024} >dev-{disk}/size
-            echo {slot} >dev-{disk}/slot
-        """ for slot, disk in enumerate(disks)) + """
-            echo active >array_state
-        """)
-        return "md0"
+        return raid0(machine, disks, size, 64 << 10)
     table = f"0 {COUNT * size // 512} striped {COUNT} 128 " + " ".join(
         f"/dev/{disk} 0" for disk in disks)
     machine.sh(f"dmsetup create --noudevsync stripe --table '{table}'")
@@ -45,7 +26,7 @@ def build(machine, kind):
 def tear_down(machine, kind):
     """Undo what build() has done."""
     if kind == "md":
-        machine.sh("echo clear >/sys/block/md0/md/array_state")
+        stop(machine)
     else:
         machine.sh("dmsetup remove --noudevsync stripe")
 

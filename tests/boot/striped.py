@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A striped disk of md, made of a guest's devices."""
+
+
+def members(machine):
+    """Return the disks of the guest's devices."""
+    return [machine.disk(device) for device in machine.devices_found()]
+
+
+def raid0(machine, disks, size, chunk):
+    """Make a striped disk of so many bytes of each disk; return its name."""
+    # As mdadm does it, but for an array that exists only as long as the guest.
+    machine.sh("modprobe raid0; echo md0 >/sys/module/md_mod/parameters/new_array")
+    machine.sh(f"""
+        cd /sys/block/md0/md
+        echo none >metadata_version
+        echo raid0 >level
+        echo {len(disks)} >raid_disks
+        echo {chunk} >chunk_size
+    """ + "".join(f"""
+        cat /sys/block/{disk}/dev >new_dev
+        echo {size // 1024} >dev-{disk}/size
+        echo {slot} >dev-{disk}/slot
+    """ for slot, disk in enumerate(disks)) + """
+        echo active >array_state
+    """)
+    return "md0"
+
+
+def stop(machine):
+    """Take the striped disk apart again."""
+    machine.sh("echo clear >/sys/block/md0/md/array_state")
