@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A flush and the data of the same bio, on a striped disk: no member has the data before all have
+flushed.
+
+ext4 has its journal on the first member and a file's data on the second one. The bio with the
+commit record carries PREFLUSH, for the data that the transaction relies on. The host holds the
+second member's flush.
+"""
+
+from machine import MIB, both_drivers
+from striped import members, raid0
+
+SIZES = (96 * MIB, 96 * MIB)
+
+CHUNK = 16 * MIB
+
+# What the disk held before the file had it, and what the file is to hold.
+STALE, FRESH = "ee", "5a"
+
+# Where the file is written: it begins in the first chunk, so this is in the second one, which is
+# on the second member.
+OFFSET = CHUNK
+
+WRITE = f"xfs_io -c 'pwrite -q -S 0x{FRESH} {OFFSET} 64k' -c fsync /mnt/file"
+
+
+def assemble(machine):
+    """Make the disk."""
+    raid0(machine, members(machine), 4 * CHUNK, CHUNK)
+
+
+def prepare(machine):
+    """Make the disk, and a file whose blocks have stale content, but are not written yet."""
+    assemble(machine)
+    machine.sh(f"""
+        xfs_io -d -c 'pwrite -q -S 0x{STALE} -b 1m {CHUNK} {CHUNK}' -c fsync /dev/md0
+        mkfs.ext4 -q -b 4096 -N 64 -J size=4 \\
+            -E nodiscard,packed_meta_blocks=1,lazy_itable_init=0,lazy_journal_init=0 /dev/md0
+        mount /dev/md0 /mnt
+        fallocate -l {OFFSET + 2 * MIB} /mnt/file
+        sync
+    """)
+    # The commit record goes to the first member, with FUA; both are flushed before.
+    before = begun(machine)
+    machine.sh(f"xfs_io -c 'pwrite -q -S 0x11 {OFFSET + MIB} 64k' -c fsync /mnt/file")
+    first, second = (after - old for after, old in zip(begun(machine), before, strict=True))
+    assert first > second > 0
+
+
+def begun(machine):
+    """Count the host's flushes of each member."""
+    return [machine.host.begun(disk) for disk in machine.pmem]
+
+
+def write_held(machine):
+    """Write to the file and sync it; return when the second member's flush hangs."""
+    second = machine.pmem[1]
+    before = machine.host.begun(second)
+    machine.host.plan("hang", second)
+    machine.later("write", WRITE)
+    machine.host.wait(lambda: machine.host.begun(second), before + 1, 30)
+
+
+def content(machine):
+    """Return the bytes that are in the file where it was written."""
+    return machine.sh(f"""
+        dd if=/mnt/file bs=64k skip={OFFSET >> 16} count=1 2>/dev/null |
+            od -An -v -tx1 -w1 | sort -u
+    """).split()
+
+
+@both_drivers
+def test_power_cut(boot, driver):
+    """A commit record is not durable before the data of its transaction."""
+    machine = boot(sizes=SIZES, driver=driver)
+    machine.host.keep_journal(machine.pmem)
+    with machine:
+        prepare(machine)
+        write_held(machine)
+        # If the first member has the commit record, this makes it durable.
+        machine.sh(f"sleep 1; xfs_io -c fsync /dev/{members(machine)[0]}")
+        assert not machine.done("write")
+        machine.check()
+        machine.kill()
+        machine.host.lose_power(machine.pmem)
+    with boot(sizes=SIZES, driver=driver) as machine:
+        assemble(machine)
+        machine.sh("mount /dev/md0 /mnt")
+        assert content(machine) == ["00"]
+        machine.sh("umount /mnt; e2fsck -fn /dev/md0 >/dev/null 2>&1")
+        machine.check_errors()
+
+
+@both_drivers
+def test_suspended(boot, driver):
+    """An array that is to be suspended waits for the flush; the data goes on when it resumes."""
+    with boot(sizes=SIZES, driver=driver) as machine:
+        prepare(machine)
+        write_held(machine)
+        machine.later("suspend", "echo raid0 >/sys/block/md0/md/level")
+        machine.sh("sleep 1")
+        assert not machine.done("write")
+        machine.host.plan("pass")
+        for name in ("suspend", "write"):
+            status, output = machine.join(name)
+            assert status == 0, output
+        machine.sh("umount /mnt; mount /dev/md0 /mnt")
+        assert content(machine) == [FRESH]
+        machine.check_errors()
+
+
+@both_drivers
+def test_failed_flush(boot, driver):
+    """If a member fails the flush, what relies on it is not written, and fails, too."""
+    with boot(sizes=SIZES, driver=driver) as machine:
+        prepare(machine)
+        machine.host.plan("fail", machine.pmem[1])
+        machine.fails(WRITE)
+        machine.host.plan("pass")
+        machine.sh("umount /mnt; mount /dev/md0 /mnt")
+        assert content(machine) == ["00"]
