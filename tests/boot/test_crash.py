@@ -16,6 +16,7 @@ import time
 
 import pytest
 from counters import GUEST_SIDE, Counters
+from host import LIMIT
 from machine import MIB
 
 import settings
@@ -164,7 +165,7 @@ class Crashes:
                             f"{writers.first} &")
         machine.sh(f"mkdir -p {' '.join(folders)}; sync")
         machine.later("load", "\n".join([". /tmp/names", *commands, "wait"]))
-        self.counters.wait(goals, timeout=60 * machine.patience)
+        self.counters.wait(goals, timeout=LIMIT * machine.patience)
         time.sleep(self.random.uniform(0, 2))
         # Writers tell only of errors.
         assert machine.sh("cat /tmp/load.out") == ""
@@ -197,7 +198,7 @@ def test_early_acknowledgement(boot, folder, records, seed):
 
     It is the same driver, told to make that mistake.
     """
-    for turn in range(5):
+    for turn in range(20):
         crashes = Crashes(boot, folder, records, seed + turn)
         with crashes.machine() as machine:
             assert crashes.losses(machine) == []

@@ -7,6 +7,7 @@ commit record carries PREFLUSH, for the data that the transaction relies on. The
 second member's flush.
 """
 
+from host import LIMIT
 from machine import MIB, both_drivers
 from striped import members, raid0
 
@@ -58,7 +59,7 @@ def write_held(machine):
     before = machine.host.begun(second)
     machine.host.plan("hang", second)
     machine.later("write", WRITE)
-    machine.host.wait(lambda: machine.host.begun(second), before + 1, 30)
+    machine.host.wait(lambda: machine.host.begun(second), before + 1, LIMIT)
 
 
 def content(machine):

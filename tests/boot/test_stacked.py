@@ -103,5 +103,5 @@ def test_file_system(stack):
             --ioengine=psync --fsync=1 --verify=crc32c --verify_fatal=1 --group_reporting
         umount /mnt
         e2fsck -fn /dev/{disk} >/dev/null 2>&1
-    """, timeout=120)
+    """)
     machine.check_errors()
