@@ -535,6 +535,16 @@ size_t fake_virtio_read(struct fake_request *request, void *data, size_t len)
 	return done;
 }
 
+/* The device is to write to memory that is mapped, if it reaches memory by mappings. */
+static void fake_check_mapping(struct fake_request *request, void *memory)
+{
+	struct fake_virtio *fake = request->fake;
+
+	if (request->mapped && fake->checks_mappings)
+		KUNIT_EXPECT_NOT_NULL_MSG(fake->test, fake_mapping(fake, virt_to_phys(memory)),
+					  "the device writes to memory that is not mapped");
+}
+
 size_t fake_virtio_write(struct fake_request *request, const void *data, size_t len)
 {
 	size_t done = 0;
@@ -542,11 +552,7 @@ size_t fake_virtio_write(struct fake_request *request, const void *data, size_t 
 	for (unsigned int i = 0; i < request->writable && done < len; i++) {
 		size_t part = min(len - done, request->in[i].iov_len);
 
-		if (request->mapped && request->fake->checks_mappings)
-			KUNIT_EXPECT_NOT_NULL_MSG(request->fake->test,
-						  fake_mapping(request->fake,
-							       virt_to_phys(request->in[i].iov_base)),
-						  "the device writes to memory that is not mapped");
+		fake_check_mapping(request, request->in[i].iov_base);
 		memcpy(request->in[i].iov_base, data + done, part);
 		done += part;
 	}

@@ -137,7 +137,7 @@ static void two_stale_answers_at_once(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The driver is gone, and another one bound; the memory of the old one's response is nobody's. */
+/* The driver is gone, and another one bound; the old one's response is not used for anything. */
 static void stale_answer_to_next_driver(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);

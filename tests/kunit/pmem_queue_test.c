@@ -171,8 +171,8 @@ static void queue_of_two(struct kunit *test)
 }
 
 /*
- * With INDIRECT_DESC the ring would allocate a table for each request; pmem_take() checks that there
- * is none. A packed ring and IN_ORDER do not stand late answers.
+ * With INDIRECT_DESC the ring would allocate a table for each request; pmem_take() checks that
+ * there is none. A packed ring and IN_ORDER do not stand late answers.
  */
 static void ring_features(struct kunit *test)
 {

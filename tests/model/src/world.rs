@@ -278,7 +278,7 @@ impl<F: Flush> World<F> {
         Ok(())
     }
 
-    /// Reports to the engine who has ended.
+    /// Reports to the engine how many callers have ended.
     fn complete(&mut self) {
         let completed = std::mem::take(&mut self.desk.completed);
         self.engine.real_mut().completed(completed);
