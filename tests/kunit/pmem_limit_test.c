@@ -136,6 +136,26 @@ static void gone(struct kunit *test)
 	pmem_end_alone(pmem_begin(pmem, pmem_do_unplug));
 }
 
+/* A suspend neither waits for such a device nor resets it. */
+static void gone_while_freezing(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	unsigned int resets = pmem->fake->count[FAKE_RESET];
+
+	pmem_take(pmem);
+	pmem->fake->gone = true;
+	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(pmem_begin(pmem, pmem_do_freeze)));
+	KUNIT_EXPECT_EQ(test, resets, pmem->fake->count[FAKE_RESET]);
+	pmem_waits(sleeper);
+
+	pmem->fake->gone = false;
+	KUNIT_EXPECT_EQ(test, 0, pmem_restore(pmem));
+	pmem_serve(pmem, sleeper);
+	pmem_ends(sleeper, 0);
+	pmem_unplug(pmem);
+}
+
 /* The host never acknowledges a reset; its transport waits for ever. */
 static struct stall {
 	struct completion begun, go;
@@ -234,6 +254,7 @@ static struct kunit_case pmem_limit_cases[] = {
 	KUNIT_CASE(pulled_out_during_removal),
 	KUNIT_CASE(pulled_out_while_waiting),
 	KUNIT_CASE(gone),
+	KUNIT_CASE(gone_while_freezing),
 	KUNIT_CASE(reset_is_never_acknowledged),
 	KUNIT_CASE(needs_reset_while_freezing),
 	{}

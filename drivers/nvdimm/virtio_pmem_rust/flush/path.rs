@@ -263,6 +263,8 @@ impl Port<Callers> for Path {
         };
 
         self.request = Some(request);
+        // A host that polls has found it. Some take a notification without a request for an error.
+        self.notify = false;
         self.answered(used);
         Ok(Some(used))
     }
