@@ -7,7 +7,7 @@ override RUN := $(value RUN)
 override QEMU_ARGS := $(value QEMU_ARGS)
 export KDIR ARCH RUSTC RUSTDOC RUSTFMT CLIPPY_DRIVER RUST_LIB_SRC BINDGEN LLVM O
 export DRIVER KERNEL MEM SMP PMEM_SIZE QEMU_ARGS TIMEOUT RUN SCRIPT ACCEL QEMU NO_INSTALL
-export FORCE QUICK CHECK JOBS ROUNDS DELAYS LONG SEED
+export FORCE QUICK CHECK JOBS ROUNDS DELAYS LONG SEED ONLY
 export PYTHONDONTWRITEBYTECODE := 1
 
 tool = @sh scripts/python.sh scripts/
@@ -125,6 +125,7 @@ clean:
 #:                       of the host's fsyncs takes longer; how often
 #:   LONG=1              run the long tests, too, and all on both kernels; those that decide at
 #:                       random go on for long
+#:   ONLY='PATTERN'      which KUnit suites run, or which of their cases: 'virtio_pmem_late.*'
 #:   SEED=NUMBER         repeats the decisions of a random test, which names the number
 #:   TIMEOUT=SECONDS     after which the guest is killed (600; debug kernel: 1800; shell: a day)
 #:   XDG_CACHE_HOME=DIR  the kernel's download is kept in virtio-pmem-rust/ there (~/.cache)

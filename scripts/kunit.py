@@ -59,6 +59,12 @@ def lives():
     return [f"pmem_random_test.seed={seed}"] if seed else []
 
 
+def only():
+    """Return kunit.py's pattern for the suites that are wanted, if not all are."""
+    pattern = settings.get("ONLY")
+    return [pattern] if pattern else []
+
+
 def run():
     """Build and run; return how many passed and how many failed."""
     settings.arch()
@@ -70,7 +76,7 @@ def run():
         out = settings.out("kunit")
         out.mkdir(parents=True, exist_ok=True)
         log = steps.log_path("kunit")
-        words = command(tools, out, args=lives())
+        words = [*command(tools, out, args=lives()), *only()]
         with steps.step("kunit (UML)"):
             trouble = None
             try:

@@ -71,6 +71,14 @@ def test_random_lives_begin_with_the_seed(monkeypatch):
     assert kunit.lives() == ["pmem_random_test.seed=17"]
 
 
+def test_pattern_of_suites(monkeypatch):
+    """Without ONLY all suites run."""
+    monkeypatch.delenv("ONLY", raising=False)
+    assert kunit.only() == []
+    monkeypatch.setenv("ONLY", "virtio_pmem_*")
+    assert kunit.only() == ["virtio_pmem_*"]
+
+
 @pytest.mark.parametrize("name", ["RUN", "QEMU_ARGS"])
 @pytest.mark.parametrize("given", ["command line", "environment"])
 def test_make_leaves_command_lines_as_they_are(tmp_path, name, given):
