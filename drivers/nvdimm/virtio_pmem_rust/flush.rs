@@ -473,7 +473,12 @@ impl Flush {
             match state.watch.look(is_owed, state.path.answers, timeout) {
                 Look::Fine => (),
                 Look::Slow(subject, secs, limit) => {
-                    let complaint = Complaint::Slow(subject, secs, limit);
+                    let what = if state.path.queue.is_some() {
+                        "the host's answer to a flush"
+                    } else {
+                        "the device to be reset and started"
+                    };
+                    let complaint = Complaint::Slow(subject, what, secs, limit);
 
                     state.path.outcome.complain(complaint);
                 }

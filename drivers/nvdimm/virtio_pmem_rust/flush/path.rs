@@ -53,8 +53,9 @@ pub(super) enum Complaint {
     Length(u32),
     /// The host failed a flush, this often so far.
     Failed(Failure, u64),
-    /// What is waited for has made no progress for this many seconds; the limit.
-    Slow(Subject, u32, u32),
+    /// A task that stops the device waits for this, without progress for this many seconds; the
+    /// limit.
+    Slow(Subject, &'static str, u32, u32),
     /// The device is unusable from now on.
     Broken(&'static str),
 }
@@ -74,10 +75,11 @@ impl Complaint {
                 failure,
                 times
             ),
-            Self::Slow(subject, secs, limit) => dev_warn!(
+            Self::Slow(subject, what, secs, limit) => dev_warn!(
                 dev,
-                "{}: no progress for {} s, the limit is {} s\n",
+                "{}: waiting for {}, for {} s so far, the limit is {} s\n",
                 subject.name(),
+                what,
                 secs,
                 limit
             ),
