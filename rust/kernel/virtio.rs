@@ -230,6 +230,17 @@ impl Device<Core<'_>> {
             .inspect_err(|_| self.add_status(Status::FAILED))
     }
 
+    /// Leaves `feature` out when features are negotiated the next time: by the core before
+    /// [`Driver::restore`] and [`Driver::reset_done`], or by [`renegotiate`](Self::renegotiate).
+    ///
+    /// To be called when the queues are closed, as the ring's own features are looked up while it
+    /// is used. For a feature without which the driver works as well; no context but [`Core`].
+    pub fn decline_feature(&self, feature: Feature) {
+        // SAFETY: By the type invariant the device is valid; `Feature` is within the array. The
+        // core context excludes other writers.
+        unsafe { bindings::virtio_clear_bit(self.as_raw(), feature.bit()) }
+    }
+
     fn try_renegotiate(&self) -> Result {
         self.add_status(Status::ACKNOWLEDGE);
         self.add_status(Status::DRIVER);

@@ -170,21 +170,38 @@ static void queue_of_two(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/*
- * With INDIRECT_DESC the ring would allocate a table for each request; pmem_take() checks that
- * there is none. A packed ring and IN_ORDER do not stand late answers.
- */
-static void ring_features(struct kunit *test)
+/* The ring would allocate a table for each request; pmem_take() checks that there is none. */
+static void indirect_is_declined(struct kunit *test)
 {
 	struct pmem *pmem = pmem_create(test);
-	u64 declined = BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC) | BIT_ULL(VIRTIO_F_RING_PACKED) |
-		       BIT_ULL(VIRTIO_F_IN_ORDER);
 
-	pmem->fake->features |= declined | BIT_ULL(VIRTIO_RING_F_EVENT_IDX);
+	pmem->fake->features |= BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC) |
+				BIT_ULL(VIRTIO_RING_F_EVENT_IDX);
 	pmem_plug(pmem);
-	KUNIT_EXPECT_EQ(test, 0, pmem->fake->accepted & declined);
+	KUNIT_EXPECT_FALSE(test, pmem->fake->accepted & BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC));
 	KUNIT_EXPECT_TRUE(test, pmem->fake->accepted & BIT_ULL(VIRTIO_RING_F_EVENT_IDX));
 	pmem_works(pmem);
+	pmem_unplug(pmem);
+}
+
+/* A packed ring is used until it could meet a late answer. */
+static void packed_until_a_flush_is_lost(struct kunit *test)
+{
+	struct pmem *pmem = pmem_create(test);
+	struct pmem_caller *sleeper;
+
+	pmem->fake->features |= BIT_ULL(VIRTIO_F_RING_PACKED);
+	pmem_plug(pmem);
+	pmem_works(pmem);
+	KUNIT_EXPECT_EQ(test, 0, pmem_reset_prepare(pmem));
+	KUNIT_EXPECT_EQ(test, 0, pmem_reset_done(pmem));
+	KUNIT_EXPECT_TRUE(test, pmem->fake->accepted & BIT_ULL(VIRTIO_F_RING_PACKED));
+
+	sleeper = pmem_sleeper(pmem);
+	pmem_lose(pmem);
+	KUNIT_EXPECT_FALSE(test, pmem->fake->accepted & BIT_ULL(VIRTIO_F_RING_PACKED));
+	pmem_serve(pmem, sleeper);
+	pmem_ends(sleeper, 0);
 	pmem_unplug(pmem);
 }
 
@@ -199,7 +216,8 @@ static struct kunit_case pmem_queue_cases[] = {
 	KUNIT_CASE(breaks_before_the_interrupt),
 	KUNIT_CASE(queue_of_one),
 	KUNIT_CASE(queue_of_two),
-	KUNIT_CASE(ring_features),
+	KUNIT_CASE(indirect_is_declined),
+	KUNIT_CASE(packed_until_a_flush_is_lost),
 	{}
 };
 

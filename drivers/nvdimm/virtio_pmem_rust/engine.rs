@@ -46,8 +46,9 @@
 // R6. While nothing is in flight, the ring holds no used element, and the host interrupts for the
 //     next one. So the engine asks for an interrupt, and looks, whenever it takes the last answer:
 //     a host with EVENT_IDX gives no interrupt for a surplus answer that it adds before the driver
-//     has taken the answer before. And it looks again before it sends: what is found there ends in
-//     a reset anyway, and in a packed ring the descriptors of a request would overwrite it.
+//     has taken the answer before. It looks when it starts: an interrupt may have come before the
+//     driver had the queue. And it looks before it sends: what is found there ends in a reset
+//     anyway, and in a packed ring the descriptors of a request would overwrite it.
 //
 // R7. Where responses are mapped (an IOMMU, a bounce buffer), the ring unmaps a response when its
 //     descriptor is taken, also by a late answer. The host would then write to memory that may have
@@ -58,6 +59,10 @@
 // R8. A reset at the device's request that is followed by another one, without an answered flush
 //     between them, did not help: the engine breaks. To prove itself a recovered queue gets a
 //     flush, even if there is no caller.
+//
+// R9. In a packed ring a used element and the descriptors of a request share memory. A late answer
+//     can overwrite a request that the host has not read yet, and then both sides wait. So when a
+//     flush was lost, the driver negotiates a split ring.
 
 use core::mem;
 
@@ -91,9 +96,9 @@ pub trait Join<C>: Batch {
 
 /// What the engine needs of the driver. All calls are made under the driver's lock.
 pub trait Port<B> {
-    /// Sets the response to [`UNANSWERED`] and adds the request to the queue, for `batch`. The
-    /// driver notifies the host when it has released the lock.
-    fn add(&mut self, batch: &B) -> Result<(), NotSent>;
+    /// Sets the response to [`UNANSWERED`] and adds the request to the queue, for `batch`. Returns
+    /// whether the host wants to be notified of it.
+    fn add(&mut self, batch: &B) -> Result<bool, NotSent>;
 
     /// Takes the request back from the queue, if there is a used element. Called only while the
     /// request is in the queue: the ring breaks when an element without a descriptor is taken.
@@ -212,10 +217,11 @@ enum Owed {
 
 /// The state machine; see the top of this file.
 ///
-/// After [`start()`], [`resume()`] and [`arrive()`] the driver calls [`pump()`], under the same
-/// lock. Each caller that was taken comes back exactly once, by [`Port::end()`].
+/// After [`resume()`] and [`arrive()`] the driver calls [`pump()`], under the same lock, and after
+/// each call it asks [`take_notify()`]. Each caller that was taken comes back exactly once, by
+/// [`Port::end()`].
 ///
-/// [`start()`]: Engine::start
+/// [`take_notify()`]: Engine::take_notify
 /// [`resume()`]: Engine::resume
 /// [`arrive()`]: Engine::arrive
 /// [`pump()`]: Engine::pump
@@ -231,6 +237,8 @@ pub struct Engine<B> {
     in_flight: B,
     /// A flush was lost to a reset, and the host may yet answer it.
     lost: bool,
+    /// The host is to be notified of the request in the ring.
+    notify: bool,
     /// The device was recovered at its own request, and has answered no flush since.
     recovered: bool,
     /// The device was recovered because of its ring, and has answered no flush since.
@@ -246,9 +254,13 @@ impl<B: Batch> Engine<B> {
     }
 
     /// There is a queue, ready for use: callers that have waited for it are sent from now on.
-    pub fn start(&mut self, responses: Responses) {
+    ///
+    /// The ring may be [out of step](Engine::is_out_of_step) already.
+    pub fn start(&mut self, responses: Responses, port: &mut impl Port<B>) {
         self.responses = responses;
         self.resume();
+        self.look(port);
+        self.pump(port);
     }
 
     /// Ends [`Engine::quiesce()`] when the device was not reset after all. A broken or retired
@@ -284,14 +296,14 @@ impl<B: Batch> Engine<B> {
         if self.waiting.is_empty() && !self.recovered && !self.resynced {
             return;
         }
-        // R6. The element's own interrupt has the driver recover the device.
-        if port.rearm() {
-            self.owed = Owed::Surplus;
+        // If it finds an element, the interrupt for that has the driver recover the device.
+        if self.look(port) {
             return;
         }
         match port.add(&self.waiting) {
-            Ok(()) => {
+            Ok(notify) => {
                 self.owed = Owed::Answer;
+                self.notify = notify;
                 mem::swap(&mut self.in_flight, &mut self.waiting);
             }
             Err(NotSent::Again) => (),
@@ -312,10 +324,22 @@ impl<B: Batch> Engine<B> {
                 Err(Dead) => return self.fail("the queue is broken", port),
             }
         }
-        // R6, and the surplus answer of R5.
-        if self.owed != Owed::Surplus && port.rearm() {
+        self.look(port);
+    }
+
+    /// While nothing is in flight: asks for an interrupt for the next used element, and returns
+    /// whether there is one already (R6). It may be the one that R5 waits for.
+    fn look(&mut self, port: &mut impl Port<B>) -> bool {
+        if matches!(self.owed, Owed::Nothing | Owed::LateAnswer) && port.rearm() {
             self.owed = Owed::Surplus;
         }
+        self.owed == Owed::Surplus
+    }
+
+    /// Returns whether the host is to be notified of a request, which the driver does when it has
+    /// released the lock.
+    pub fn take_notify(&mut self) -> bool {
+        mem::take(&mut self.notify)
     }
 
     /// The request of the flush in flight was taken from the queue.
@@ -336,6 +360,9 @@ impl<B: Batch> Engine<B> {
         };
 
         self.owed = Owed::Nothing;
+        // A host that polls has found the request. Some take a notification without a request for
+        // an error.
+        self.notify = false;
         if self.is_broken() {
             return;
         }
@@ -362,6 +389,11 @@ impl<B: Batch> Engine<B> {
     /// Returns how the host reaches the response of the flush in flight.
     pub fn responses(&self) -> Responses {
         self.responses
+    }
+
+    /// Returns whether a flush was lost, so that an answer may come that is late.
+    pub fn has_lost(&self) -> bool {
+        self.lost
     }
 
     /// Returns whether a flush is in flight.
@@ -402,6 +434,7 @@ impl<B: Batch> Engine<B> {
             }
         }
         self.owed = Owed::Nothing;
+        self.notify = false;
         self.requeue();
         self.quiesce();
     }

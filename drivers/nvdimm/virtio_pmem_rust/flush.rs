@@ -135,7 +135,7 @@ impl Shared {
         let (outcome, ended) = state.path.take_outcome();
         let work = state.path.has_work();
         let watched = state.watchers > 0;
-        let notifier = if mem::take(&mut state.path.notify) {
+        let notifier = if state.engine.take_notify() {
             state.path.queue.as_ref().map(|queue| queue.notifier(&rcu))
         } else {
             None
@@ -333,10 +333,7 @@ impl Flush {
     ///
     /// [`EIO`] if the device was given up meanwhile.
     pub(crate) fn start(&self, responses: Responses) -> Result {
-        self.update(|state| {
-            state.engine.start(responses);
-            state.pump();
-        });
+        self.update(|state| state.engine.start(responses, &mut state.path));
         self.check()
     }
 
@@ -361,7 +358,9 @@ impl Flush {
 
     /// Resets the device and gives up its queue; the callers of the flush in flight wait for the
     /// next [`start`](Self::start). The device has to be watched. May sleep.
-    pub(crate) fn detach(&self) {
+    ///
+    /// Returns whether a flush was lost, now or before.
+    pub(crate) fn detach(&self) -> bool {
         let (queue, responses, is_owed) = {
             let mut state = self.shared.state.lock();
 
@@ -374,7 +373,7 @@ impl Flush {
             )
         };
         let Some(queue) = queue else {
-            return;
+            return self.shared.state.lock().engine.has_lost();
         };
 
         let mut closed = queue.close();
@@ -396,7 +395,8 @@ impl Flush {
             let unread = left.and_then(|(request, len)| path.take_back(request, len));
 
             engine.reset(unread, path);
-        });
+            engine.has_lost()
+        })
     }
 
     /// Whether the ring is out of step with the host, so that the device has to be recovered. Any

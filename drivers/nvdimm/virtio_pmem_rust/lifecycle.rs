@@ -80,14 +80,26 @@ fn begin(flush: &Flush, vdev: &virtio::Device<Core<'_>>, queue: Virtqueue<Reques
         return Err(EINVAL);
     }
 
-    // The callback must find the queue from the first answer on.
-    flush.attach(queue)?;
-    vdev.ready();
-    flush.start(if vdev.has_feature(Feature::ACCESS_PLATFORM) {
+    let responses = if queue.is_mapped() {
         Responses::Mapped
     } else {
         Responses::Direct
-    })
+    };
+
+    // The callback must find the queue from the first answer on.
+    flush.attach(queue)?;
+    vdev.ready();
+    flush.start(responses)
+}
+
+/// Stops a device that is to be started again.
+fn detach(flush: &Flush, vdev: &virtio::Device<Core<'_>>) {
+    if flush.detach() {
+        // These do not stand a late answer: in a packed ring it overwrites a request that the host
+        // has not read yet, and with IN_ORDER it breaks the queue.
+        vdev.decline_feature(Feature::RING_PACKED);
+        vdev.decline_feature(Feature::IN_ORDER);
+    }
 }
 
 /// Whether the device answers no more: it asks for a reset, or it is gone and reads as all ones.
@@ -137,7 +149,16 @@ impl Lifecycle {
             .find_vqs(self.clone(), QUEUES)
             .inspect_err(|_| dev_err!(vdev, "cannot find the flush queue\n"))?;
 
-        begin(&self.flush, vdev, queue)
+        begin(&self.flush, vdev, queue)?;
+        if self.flush.is_out_of_step() {
+            self.check();
+        }
+        Ok(())
+    }
+
+    /// Recovers a device that needs it. While it is removed, the work item could not. May sleep.
+    pub(crate) fn recover(&self, vdev: &virtio::Device<Core<'_>>) {
+        self.recover.recover(vdev);
     }
 
     /// Stops a device that is to be suspended: callers wait until it is resumed, and fail if that
@@ -154,7 +175,7 @@ impl Lifecycle {
         })?;
 
         self.watchdog.start(Subject::Resume, Expiry::GiveUp);
-        self.flush.detach();
+        detach(&self.flush, vdev);
         Ok(())
     }
 
@@ -167,7 +188,7 @@ impl Lifecycle {
         }
 
         self.watchdog.start(Subject::FunctionReset, Expiry::GiveUp);
-        self.flush.detach();
+        detach(&self.flush, vdev);
     }
 
     /// Starts a device after it was suspended or reset; callers fail if that is not possible. May
@@ -219,56 +240,64 @@ impl virtio::Handler for Lifecycle {
     }
 }
 
+impl Recover {
+    /// Recovers the device if it needs that. May sleep.
+    fn recover(&self, vdev: &virtio::Device<Core<'_>>) {
+        loop {
+            // Shutdown, suspend and reset may have come first.
+            if self.flush.is_ending() || !self.flush.is_attached() {
+                return;
+            }
+
+            let status = vdev.status();
+
+            if status.is_gone() {
+                // It would never acknowledge a reset.
+                self.flush.give_up("the device is gone");
+                return;
+            }
+            if !status.contains(Status::NEEDS_RESET) && !self.flush.is_out_of_step() {
+                return;
+            }
+            if !self.flush.recover() {
+                return;
+            }
+
+            dev_warn!(vdev, "the device needs a reset, recovering it\n");
+            let _noio = NoIo::new();
+
+            self.watchdog.start(Subject::Recovery, Expiry::GiveUp);
+            detach(&self.flush, vdev);
+
+            let recovered = self
+                .flush
+                .check()
+                .and_then(|()| vdev.renegotiate())
+                .and_then(|()| vdev.find_vqs_again(QUEUES))
+                .and_then(|[queue]| begin(&self.flush, vdev, queue));
+
+            if recovered.is_err() {
+                self.flush.give_up("the device could not be recovered");
+            }
+            self.watchdog.stop();
+            // A late answer may be in the new ring already.
+        }
+    }
+}
+
 impl EmbeddedWork for Recover {
     fn run(this: Pin<&Embedded<Self>>) {
         // The task that has the device locked may be waiting for the flush that this is to bring
         // about, so do not wait for the lock. If that is remove, it closes the flush path or gives
         // it up.
-        let vdev = loop {
+        loop {
             if let Some(vdev) = this.vdev.try_lock::<VirtioPmem>() {
-                break vdev;
+                return this.recover(&vdev);
             }
             if this.flush.is_ending() {
                 return;
             }
             fsleep(Delta::from_millis(10));
-        };
-
-        // Shutdown, suspend and reset may have come first.
-        if this.flush.is_ending() || !this.flush.is_attached() {
-            return;
         }
-
-        let status = vdev.status();
-
-        if status.is_gone() {
-            // It would never acknowledge a reset.
-            this.flush.give_up("the device is gone");
-            return;
-        }
-        if !status.contains(Status::NEEDS_RESET) && !this.flush.is_out_of_step() {
-            return;
-        }
-        if !this.flush.recover() {
-            return;
-        }
-
-        dev_warn!(vdev, "the device needs a reset, recovering it\n");
-        let _noio = NoIo::new();
-
-        this.watchdog.start(Subject::Recovery, Expiry::GiveUp);
-        this.flush.detach();
-
-        let recovered = this
-            .flush
-            .check()
-            .and_then(|()| vdev.renegotiate())
-            .and_then(|()| vdev.find_vqs_again(QUEUES))
-            .and_then(|[queue]| begin(&this.flush, &vdev, queue));
-
-        if recovered.is_err() {
-            this.flush.give_up("the device could not be recovered");
-        }
-        this.watchdog.stop();
     }
 }

@@ -134,11 +134,6 @@ impl virtio::Driver for VirtioPmem {
     fn validate(vdev: &virtio::Negotiation<'_>) -> Result {
         // The ring would allocate a table for each request.
         vdev.clear_feature(Feature::RING_INDIRECT_DESC);
-        // With one flush in flight these gain nothing, and they do not stand an answer to a flush
-        // that was lost in a reset: in a packed ring it overwrites a request that the host has not
-        // read yet, so that both sides wait; with IN_ORDER it breaks the queue.
-        vdev.clear_feature(Feature::RING_PACKED);
-        vdev.clear_feature(Feature::IN_ORDER);
 
         if vdev.has_feature(SHMEM_REGION) && Range::from_shm_region(vdev).is_none() {
             dev_notice!(
@@ -156,11 +151,12 @@ impl virtio::Driver for VirtioPmem {
         Device::new(vdev)
     }
 
-    fn remove<'bound>(_vdev: &'bound virtio::Device<Core<'_>>, mut data: Pin<KBox<Device>>) {
+    fn remove<'bound>(vdev: &'bound virtio::Device<Core<'_>>, mut data: Pin<KBox<Device>>) {
         let running = &data.running.0;
 
         // Breaking a device calls nothing back.
         running.flush.give_up_if_broken();
+        running.recover(vdev);
 
         // The block layer's last write-back needs the flush path. While this task sleeps in it, a
         // host that does not answer must be given up from elsewhere.

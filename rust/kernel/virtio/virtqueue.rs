@@ -585,6 +585,16 @@ impl<B: Buffer> Virtqueue<B> {
         unsafe { bindings::virtqueue_is_broken(self.vq.as_ptr()) }
     }
 
+    /// Whether the ring maps buffers for the device, through an IOMMU or bounce buffers, while they
+    /// are in the queue. Any context.
+    pub fn is_mapped(&self) -> bool {
+        // SAFETY: The queue is valid.
+        let dma = unsafe { bindings::virtqueue_dma_dev(self.vq.as_ptr()) };
+
+        // Transports that map by themselves have no DMA device, and Xen maps without the feature.
+        !dma.is_null() || self.queues.vdev.has_feature(Feature::ACCESS_PLATFORM)
+    }
+
     /// The number of descriptors that are free.
     fn free(&self) -> u32 {
         // SAFETY: The queue is valid.
@@ -690,12 +700,11 @@ impl<B: Buffer> Closed<B> {
     /// To be called only while there is a buffer in the queue: an element of a device that has used
     /// more than it got breaks the queue.
     pub fn get(&mut self) -> Option<(B, u32)> {
-        // It can only be unmapped as long as the device is there.
-        let state = self.0.queues.state.lock();
-        let orphaned = state.orphaned;
+        let queues = self.0.queues.clone();
+        let state = queues.state.lock();
 
-        drop(state);
-        if orphaned {
+        if state.orphaned {
+            // It can only be unmapped as long as the device is there.
             return None;
         }
         self.0.get()

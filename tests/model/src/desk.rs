@@ -17,7 +17,10 @@ use crate::{
         Used, //
     },
     flush::GIVEN_UP,
-    host::Host,
+    host::{
+        Host,
+        How, //
+    },
     Violation, //
 };
 use std::hash::{
@@ -52,6 +55,10 @@ pub struct Desk {
     pub tally: Tally,
     /// Whether a flush too many is a violation.
     pub strict: bool,
+    /// The driver has its queue.
+    pub attached: bool,
+    /// While the driver looks at the ring, at its so many-th look, the host answers this flush.
+    pub meanwhile: Option<(u8, usize)>,
     /// Callers that have ended, for the engine's count.
     pub completed: usize,
     /// The first rule that was violated; a port cannot fail.
@@ -80,6 +87,28 @@ impl Desk {
         }
     }
 
+    /// The host answers a flush.
+    pub fn answer(&mut self, index: usize, how: How) -> Result<(), Violation> {
+        let (covers, told) = self.host.answer(index, how)?;
+        self.callers.flushed(covers, how == How::Done, told);
+        Ok(())
+    }
+
+    /// The driver looks at the ring.
+    fn look(&mut self) {
+        match self.meanwhile {
+            Some((0, index)) => {
+                self.meanwhile = None;
+                if index < self.host.flushes() {
+                    let answered = self.answer(index, How::Done);
+                    self.check(answered);
+                }
+            }
+            Some((calls, index)) => self.meanwhile = Some((calls - 1, index)),
+            None => (),
+        }
+    }
+
     /// Callers have ended.
     pub fn completed(&mut self, callers: &[u8]) {
         callers.iter().for_each(|&caller| self.host.forget(caller));
@@ -102,7 +131,8 @@ impl Desk {
 }
 
 impl Port<List> for Desk {
-    fn add(&mut self, batch: &List) -> Result<(), NotSent> {
+    fn add(&mut self, batch: &List) -> Result<bool, NotSent> {
+        self.look();
         if batch.0.is_empty() && self.recoveries == 0 {
             self.check::<()>(broken("coalescing", "a flush goes out without a caller"));
         }
@@ -114,7 +144,7 @@ impl Port<List> for Desk {
         let covers = self.check(sent);
         let added = self.host.add(covers);
         match added {
-            Ok(result) => result,
+            Ok(result) => result.map(|()| true),
             Err(violation) => {
                 self.check::<()>(Err(violation));
                 Err(NotSent::Dead)
@@ -123,6 +153,10 @@ impl Port<List> for Desk {
     }
 
     fn take(&mut self) -> Result<Option<Used>, Dead> {
+        self.look();
+        if !self.attached {
+            return Ok(None);
+        }
         let taken = self.host.take();
         taken.unwrap_or_else(|violation| {
             self.check::<()>(Err(violation));
@@ -131,7 +165,8 @@ impl Port<List> for Desk {
     }
 
     fn rearm(&mut self) -> bool {
-        self.host.rearm()
+        self.look();
+        self.attached && self.host.rearm()
     }
 
     fn give_up_request(&mut self) {

@@ -31,8 +31,8 @@ pub trait Flush: Clone + Debug + Default + Eq + Hash {
     fn real(&self) -> &Real;
     fn real_mut(&mut self) -> &mut Real;
 
-    fn start(&mut self, desk: &Desk) {
-        self.real_mut().start(desk.host.setup.responses())
+    fn start(&mut self, desk: &mut Desk) {
+        self.real_mut().start(desk.host.setup.responses(), desk)
     }
     fn arrive(&mut self, caller: u8) -> Result<(), Refused> {
         self.real_mut().arrive(caller).map_err(|(why, back)| {
@@ -48,6 +48,9 @@ pub trait Flush: Clone + Debug + Default + Eq + Hash {
     }
     fn reset(&mut self, unread: Option<Used>, desk: &mut Desk) {
         self.real_mut().reset(unread, desk)
+    }
+    fn has_lost(&self) -> bool {
+        self.real().has_lost()
     }
     fn recover(&mut self, desk: &mut Desk) -> bool {
         self.real_mut().recover(desk)

@@ -96,6 +96,8 @@ struct Taken {
 struct Ring {
     /// The request is in it.
     posted: bool,
+    /// The flush for which the host was not notified yet.
+    unseen: Option<Taken>,
     /// The lengths of the used elements that the driver has not taken, from the position at which
     /// it takes the next one. In a packed ring a request that was added there overwrites them.
     used: VecDeque<Option<u32>>,
@@ -112,7 +114,10 @@ struct Ring {
 /// The device as the driver sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Host {
+    /// What was negotiated.
     pub setup: Setup,
+    /// What the device offers.
+    pub offered: Setup,
     taken: Vec<Taken>,
     ring: Option<Ring>,
     /// The driver has a request, whether or not it is in the ring, and what its response holds.
@@ -196,16 +201,17 @@ impl Host {
             return broken("memory", "the host may write to a request that is freed");
         }
         self.has_request = false;
+        self.setup = self.offered;
         Ok(())
     }
 
     /// The driver uses its request no more.
     pub fn give_up_request(&mut self) {
         self.has_request = false;
-        self.taken.iter_mut().for_each(|taken| taken.ours = false);
+        self.ours().for_each(|taken| taken.ours = false);
     }
 
-    /// The driver adds its request and notifies the host.
+    /// The driver adds its request; the host does not see it yet.
     pub fn add(&mut self, covers: u32) -> Result<Result<(), NotSent>, Violation> {
         let Some(ring) = &mut self.ring else {
             return broken("queue", "a flush is sent without a queue");
@@ -223,16 +229,31 @@ impl Host {
         if let (true, Some(element)) = (self.setup.packed, ring.used.front_mut()) {
             *element = None;
         }
+        ring.unseen = Some(Taken {
+            ours: true,
+            unmapped: false,
+            covers,
+            late: false,
+        });
         self.response = UNANSWERED;
-        if !self.needs_reset {
-            self.taken.push(Taken {
-                ours: true,
-                unmapped: false,
-                covers,
-                late: false,
-            });
-        }
         Ok(Ok(()))
+    }
+
+    /// The driver notifies the host, which takes the request.
+    pub fn notified(&mut self) {
+        let unseen = self.ring.as_mut().and_then(|ring| ring.unseen.take());
+        if !self.needs_reset {
+            self.taken.extend(unseen);
+        }
+    }
+
+    /// The flushes whose answers go to the driver's request.
+    fn ours(&mut self) -> impl Iterator<Item = &mut Taken> {
+        let unseen = self.ring.iter_mut().flat_map(|ring| &mut ring.unseen);
+        self.taken
+            .iter_mut()
+            .chain(unseen)
+            .filter(|taken| taken.ours)
     }
 
     /// The driver takes its request from the ring, if it was used.
@@ -255,8 +276,7 @@ impl Host {
         // Taking an element asks for an interrupt for the next one.
         ring.event = 0;
         if self.setup.mapped {
-            let ours = self.taken.iter_mut().filter(|taken| taken.ours);
-            ours.for_each(|taken| taken.unmapped = true);
+            self.ours().for_each(|taken| taken.unmapped = true);
         }
         Ok(Ok(Some(Used {
             len,
@@ -315,8 +335,10 @@ impl Host {
 
     /// A caller has ended; its number may be used for another.
     pub fn forget(&mut self, caller: u8) {
+        let unseen = self.ring.iter_mut().flat_map(|ring| &mut ring.unseen);
         self.taken
             .iter_mut()
+            .chain(unseen)
             .for_each(|taken| taken.covers &= !(1 << caller));
     }
 }

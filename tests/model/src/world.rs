@@ -19,6 +19,9 @@ use crate::{
 /// finite.
 const LATE: usize = 2;
 
+/// How often a callback looks at the ring, at most: it takes an answer, looks, adds, takes, looks.
+const LOOKS: u8 = 5;
+
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
@@ -28,6 +31,8 @@ pub enum Event {
     Answer(usize, How),
     /// The driver's callback runs and looks at the queue.
     Interrupt,
+    /// The same; and when it has looked so many times, the host answers the flush of this number.
+    InterruptMeanwhile(u8, usize),
     /// The ordered work item completes the bios it was given.
     Work,
     /// The vIOMMU has no memory for a mapping.
@@ -45,7 +50,10 @@ pub enum Event {
     /// A function reset, or a suspend, that could not wait for the answer. Does the host keep on
     /// working on it?
     ForcedReset(bool),
-    /// Probe, restore, `reset_done` or the recovery makes a new queue.
+    /// Probe, restore, `reset_done` or the recovery makes a new queue, of which the driver does not
+    /// know yet.
+    Find,
+    /// The driver gets the queue (with [`Event::Find`], if that was not before) and starts.
     Restore,
     /// The device stops and asks for a reset.
     NeedsReset,
@@ -70,6 +78,8 @@ enum Stage {
     /// Before probe is done, while suspended, between the two halves of a reset.
     #[default]
     NoQueue,
+    /// The queue is there, and the driver does not have it yet.
+    Found,
     Running,
     Freezing,
     Unbound,
@@ -90,6 +100,7 @@ impl<F: Flush> World<F> {
     pub fn new(setup: Setup) -> Self {
         let mut world = Self::default();
         world.desk.host.setup = setup;
+        world.desk.host.offered = setup;
         world.desk.strict = F::STRICT;
         world
     }
@@ -158,6 +169,11 @@ impl<F: Flush> World<F> {
             can(Answer(index, How::Lie), host.may_be_empty(index));
         }
         can(Interrupt, host.interrupts());
+        for looks in 0..LOOKS {
+            for index in 0..host.flushes() {
+                can(InterruptMeanwhile(looks, index), host.interrupts());
+            }
+        }
         can(Work, callers.has_work());
         can(NoMemory, bound && !no_memory && !is_broken);
         can(Memory, *no_memory);
@@ -169,9 +185,12 @@ impl<F: Flush> World<F> {
             let may_keep = !keeps || host.flushes() <= LATE;
             can(ForcedReset(keeps), may_keep && (running || freezing));
             let asked = host.needs_reset || self.must_recover;
-            can(Recover(keeps), may_keep && running && asked && !is_broken);
+            // While the driver is removed, the recovery does not get the device's lock.
+            let can_recover = running && asked && !is_broken && !self.closing;
+            can(Recover(keeps), may_keep && can_recover);
         }
-        can(Restore, self.stage == Stage::NoQueue);
+        can(Find, self.stage == Stage::NoQueue && !is_broken);
+        can(Restore, matches!(self.stage, Stage::NoQueue | Stage::Found));
         can(NeedsReset, works && !host.needs_reset);
         can(Vanish, works);
         can(GiveUp, bound && !is_broken);
@@ -191,13 +210,13 @@ impl<F: Flush> World<F> {
         match event {
             Arrive(kind) => self.arrive(kind)?,
             Answer(index, how) => {
-                let (covers, told) = self.desk.host.answer(index, how)?;
-                self.desk.callers.flushed(covers, how == How::Done, told);
+                self.desk.answer(index, how)?;
             }
-            Interrupt => {
-                self.desk.host.interrupted();
-                self.engine.drain(&mut self.desk);
-                self.must_recover |= self.engine.real().is_out_of_step();
+            Interrupt => self.interrupt(),
+            InterruptMeanwhile(looks, index) => {
+                self.desk.meanwhile = Some((looks, index));
+                self.interrupt();
+                self.desk.meanwhile = None;
             }
             Work => self.work(),
             NoMemory => self.desk.no_memory = true,
@@ -217,14 +236,21 @@ impl<F: Flush> World<F> {
                 self.stage = Stage::Running;
             }
             ForcedReset(keeps) => self.reset(keeps),
+            Find => {
+                self.desk.host.set_up();
+                self.stage = Stage::Found;
+            }
             Restore => {
-                self.stage = Stage::Running;
                 // A driver that has given up finds no queue.
                 if !self.desk.is_broken {
-                    self.desk.host.set_up();
-                    self.engine.start(&self.desk);
-                    self.engine.pump(&mut self.desk);
+                    if self.stage == Stage::NoQueue {
+                        self.desk.host.set_up();
+                    }
+                    self.desk.attached = true;
+                    self.engine.start(&mut self.desk);
+                    self.must_recover |= self.engine.real().is_out_of_step();
                 }
+                self.stage = Stage::Running;
             }
             NeedsReset => self.desk.host.needs_reset = true,
             Recover(keeps) => self.recover(keeps)?,
@@ -249,6 +275,9 @@ impl<F: Flush> World<F> {
                 self.engine = F::default();
                 self.stage = Stage::NoQueue;
             }
+        }
+        if self.engine.real_mut().take_notify() {
+            self.desk.host.notified();
         }
         self.complete();
         self.desk.verdict()?;
@@ -276,6 +305,13 @@ impl<F: Flush> World<F> {
             return broken("count", "quiet, but a reset would lose an answer");
         }
         Ok(())
+    }
+
+    /// The driver's callback.
+    fn interrupt(&mut self) {
+        self.desk.host.interrupted();
+        self.engine.drain(&mut self.desk);
+        self.must_recover |= self.engine.real().is_out_of_step();
     }
 
     /// Reports to the engine how many callers have ended.
@@ -313,6 +349,9 @@ impl<F: Flush> World<F> {
         let unread = self.desk.host.reset(keeps).filter(|_| is_owed);
         self.engine.reset(unread, &mut self.desk);
         self.desk.callers.reset();
+        self.desk.attached = false;
+        // R9.
+        self.desk.host.setup.packed &= !self.engine.has_lost();
         self.must_recover = false;
         self.stage = Stage::NoQueue;
     }
@@ -391,7 +430,8 @@ impl<F: Flush> World<F> {
         let host = &self.desk.host;
         let last = host.flushes().saturating_sub(1);
         let answer = Answer(if newest_first { last } else { 0 }, How::Done);
-        let stuck = host.is_gone() || host.lied;
+        // Without the lock a ring out of step is not recovered, and the watchdog ends the removal.
+        let stuck = host.is_gone() || host.lied || self.closing;
         let late = [answer, Recover(true), Recover(false)];
         let early = [Recover(true), Recover(false), answer];
         let order = [Memory, Interrupt, Work, Retry, Frozen, Restore]

@@ -187,6 +187,29 @@ fn a_surplus_answer_is_found_without_an_interrupt() {
     }
 }
 
+/// The late answer comes, with its interrupt, when the queue was found and the driver does not have
+/// it yet.
+#[test]
+fn a_late_answer_before_the_start_is_found() {
+    for setup in Setup::rings(false) {
+        let mut world = World::probed(setup);
+        play!(world: Arrive(Sync), ForcedReset(true), Find => 0, 0);
+        play!(world: Answer(0, Done), Interrupt, Restore, Recover(true), Restore => 0, 0);
+        play!(world: Answer(0, Done), Interrupt => 1, 0);
+    }
+}
+
+/// The late answer takes the descriptor of a request of which the host was not notified yet.
+#[test]
+fn a_late_answer_does_not_stop_a_notification() {
+    let mut world = World::probed(Setup::default());
+    play!(world: Arrive(Sync), ForcedReset(true), Restore, Arrive(Sync) => 0, 0);
+    // The answer to the flush in flight; the next request is added, and then the late answer comes.
+    play!(world: Answer(1, Done), InterruptMeanwhile(3, 0) => 1, 0);
+    play!(world: Answer(0, Done), Interrupt, Recover(true), Restore => 1, 0);
+    play!(world: Answer(0, Done), Interrupt => 2, 0);
+}
+
 /// The request of a caller that comes before the driver has looked would overwrite it.
 #[test]
 fn a_surplus_answer_is_found_before_sending() {
@@ -278,8 +301,8 @@ struct Script {
 }
 
 impl Port<List> for Script {
-    fn add(&mut self, _: &List) -> Result<(), NotSent> {
-        Ok(())
+    fn add(&mut self, _: &List) -> Result<bool, NotSent> {
+        Ok(true)
     }
     fn take(&mut self) -> Result<Option<Used>, Dead> {
         Ok(self.used.take())
@@ -300,7 +323,7 @@ impl Port<List> for Script {
 fn judge(responses: Responses, len: u32, value: u32) -> (Vec<Ended>, bool) {
     let mut engine = Real::new();
     let mut script = Script::default();
-    engine.start(responses);
+    engine.start(responses, &mut script);
     engine.arrive(7).unwrap();
     engine.pump(&mut script);
     script.used = Some(Used { len, value });

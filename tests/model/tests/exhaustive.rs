@@ -90,7 +90,10 @@ fn bad_host() {
 #[test]
 fn everything() {
     explore_all("everything", false, 1, |event| {
-        !matches!(event, Answer(_, How::Lie) | NoMemory)
+        !matches!(
+            event,
+            Answer(_, How::Lie) | NoMemory | InterruptMeanwhile(..) | Find
+        )
     });
 }
 
@@ -110,6 +113,17 @@ fn mapped_removal() {
         matches!(
             event,
             Close | Removed | RemovedByForce | Rebind | ForcedReset(_) | NoMemory | Memory | Retry
+        )
+    });
+}
+
+/// The host answers while the driver looks at the ring, or before the driver has the queue.
+#[test]
+fn overlap() {
+    explore_all("overlap", false, 2, |event| {
+        matches!(
+            event,
+            InterruptMeanwhile(..) | Find | ForcedReset(true) | Recover(true)
         )
     });
 }

@@ -117,7 +117,7 @@ impl<'a> Faulty<'a> {
 fn unchanged(_: &mut List, _: &mut Ended) {}
 
 impl Port<List> for Faulty<'_> {
-    fn add(&mut self, batch: &List) -> Result<(), NotSent> {
+    fn add(&mut self, batch: &List) -> Result<bool, NotSent> {
         let added = self.desk.add(batch);
         if !self.retries {
             self.desk.must_retry = false;
@@ -233,8 +233,7 @@ wrong! {
         });
         if !self.real.is_quiet() && !self.real.expects_answer() {
             self.real.reset(None, desk);
-            self.real.start(Responses::Direct);
-            self.real.pump(desk);
+            self.real.start(Responses::Direct, desk);
         }
     }
 }
@@ -307,11 +306,71 @@ fn a_surplus_answer_is_found_before_it_is_overwritten() {
 }
 
 wrong! {
+    /// Keeps a packed ring after it has lost a flush.
+    KeepsThePackedRing {}
+
+    fn has_lost(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_packed_ring_does_not_stand_late_answers() {
+    must_violate_in::<KeepsThePackedRing>(PACKED, "progress", |event| {
+        matches!(event, GiveUp | NeedsReset | Vanish)
+    });
+}
+
+wrong! {
+    /// Does not look for an answer that came before the driver had its queue.
+    StartsBlindly {}
+
+    fn start(&mut self, desk: &mut Desk) {
+        self.real.start(desk.host.setup.responses(), &mut Faulty {
+            rearms: |_| false,
+            ..Faulty::new(desk, &mut unchanged)
+        })
+    }
+    fn pump(&mut self, desk: &mut Desk) {
+        self.real.pump(&mut Faulty {
+            rearms: |_| false,
+            ..Faulty::new(desk, &mut unchanged)
+        })
+    }
+}
+
+#[test]
+fn an_answer_before_the_start_is_found() {
+    must_violate::<StartsBlindly>("progress", |event| {
+        matches!(event, GiveUp | NeedsReset | Vanish | Recover(_))
+    });
+}
+
+wrong! {
+    /// Takes a late answer for a sign that the host has seen the request.
+    ForgetsToNotify {}
+
+    fn drain(&mut self, desk: &mut Desk) {
+        self.real.drain(desk);
+        if !self.real.is_quiet() && !self.real.expects_answer() {
+            self.real.take_notify();
+        }
+    }
+}
+
+#[test]
+fn the_host_is_notified_in_spite_of_a_late_answer() {
+    must_violate::<ForgetsToNotify>("progress", |event| {
+        matches!(event, GiveUp | NeedsReset | Vanish | Close)
+    });
+}
+
+wrong! {
     /// Goes on after it has lost a flush behind a mapping.
     IgnoresMappings {}
 
-    fn start(&mut self, _: &Desk) {
-        self.real.start(Responses::Direct)
+    fn start(&mut self, desk: &mut Desk) {
+        self.real.start(Responses::Direct, desk)
     }
 }
 

@@ -129,8 +129,6 @@ pub(super) struct Path {
     pub(super) outcome: Outcome,
     /// Bios with FUA whose flush has ended, with their status, for the work item to complete.
     pub(super) finished: BioList,
-    /// The host is to be notified of a request.
-    pub(super) notify: bool,
     /// The request could not be mapped: the work item is to send the flush.
     pub(super) starved: bool,
     /// A wrong length was reported.
@@ -151,7 +149,6 @@ impl Path {
             request: None,
             outcome: Outcome::default(),
             finished: BioList::new(),
-            notify: false,
             starved: false,
             told_length: false,
             answers: 0,
@@ -222,7 +219,7 @@ impl Path {
 }
 
 impl Port<Callers> for Path {
-    fn add(&mut self, callers: &Callers) -> Result<(), NotSent> {
+    fn add(&mut self, callers: &Callers) -> Result<bool, NotSent> {
         let queue = self.queue.as_mut().ok_or(NotSent::Dead)?;
         let mut request = self.request.take().ok_or(NotSent::Dead)?;
 
@@ -238,13 +235,14 @@ impl Port<Callers> for Path {
             };
         }
 
-        self.notify = queue.kick_prepare();
+        let notify = queue.kick_prepare();
+
         self.stats.sent(callers.len());
         if cfg!(CONFIG_DEBUG_FS) {
             self.sent = Instant::now();
         }
         trace::send(&self.dev, self.stats.flushes, callers.len());
-        Ok(())
+        Ok(notify)
     }
 
     fn take(&mut self) -> Result<Option<Used>, Dead> {
@@ -265,8 +263,6 @@ impl Port<Callers> for Path {
         };
 
         self.request = Some(request);
-        // A host that polls has found it. Some take a notification without a request for an error.
-        self.notify = false;
         self.answered(used);
         Ok(Some(used))
     }
