@@ -210,8 +210,8 @@ static void ring_format_to_desc(const u64 *format, char *desc)
 KUNIT_ARRAY_PARAM(ring_format, ring_formats, ring_format_to_desc);
 
 /*
- * The IOMMU has no memory, and later has some: each caller waits, none fails, and none is forgotten.
- * The error for it depends on the ring that the device offers.
+ * The IOMMU has no memory, and later has some: each caller waits, none fails, and none is
+ * forgotten. The error for it depends on the kind of ring.
  */
 static void no_memory_to_map(struct kunit *test)
 {
