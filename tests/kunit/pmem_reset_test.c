@@ -368,6 +368,25 @@ static void frozen_before_recovery(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
+/* The removal gets the lock before the recovery's work item, and recovers the device itself. */
+static void needs_reset_before_unplug(struct kunit *test)
+{
+	struct pmem *pmem = pmem_plugged(test);
+	struct pmem_caller *sleeper = pmem_sleeper(pmem);
+	struct pmem_caller *writer = pmem_writer(pmem);
+	struct pmem_action *unplug;
+
+	pmem_take(pmem);
+	device_lock(&pmem->fake->vdev.dev);
+	fake_virtio_needs_reset(pmem->fake);
+	unplug = pmem_begin(pmem, pmem_do_unplug);
+	KUNIT_EXPECT_FALSE(test, unplug->done);
+	device_unlock(&pmem->fake->vdev.dev);
+	pmem_end(unplug);
+	pmem_ends(sleeper, 0);
+	pmem_ends(writer, 0);
+}
+
 static void needs_reset_during_unplug(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -547,6 +566,7 @@ static struct kunit_case pmem_reset_cases[] = {
 	KUNIT_CASE(recovery_is_refused),
 	KUNIT_CASE(needs_reset_while_frozen),
 	KUNIT_CASE(frozen_before_recovery),
+	KUNIT_CASE(needs_reset_before_unplug),
 	KUNIT_CASE(needs_reset_during_unplug),
 	KUNIT_CASE(frozen_during_recovery),
 	KUNIT_CASE(reset_during_recovery),
