@@ -234,7 +234,7 @@ impl Device<Core<'_>> {
     /// [`Driver::restore`] and [`Driver::reset_done`], or by [`renegotiate`](Self::renegotiate).
     ///
     /// To be called when the queues are closed, as the ring's own features are looked up while it
-    /// is used. For a feature without which the driver works as well; no context but [`Core`].
+    /// is used. For a feature without which the driver works as well. May sleep.
     pub fn decline_feature(&self, feature: Feature) {
         // SAFETY: By the type invariant the device is valid; `Feature` is within the array. The
         // core context excludes other writers.

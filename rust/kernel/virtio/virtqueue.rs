@@ -625,7 +625,7 @@ impl<B: Buffer> Virtqueue<B> {
     }
 
     /// Deletes the queues, if this is the last of them. The device must be quiesced. To be called
-    /// once, by who gives the queue up. May sleep.
+    /// once, by the owner that gives the queue up. May sleep.
     fn delete(&self) {
         let mut state = self.queues.state.lock();
 
