@@ -84,17 +84,11 @@ static void pulled_out_during_removal(struct kunit *test)
 	pmem_ends(writer, -EIO);
 }
 
-static int do_shutdown(struct pmem *pmem)
-{
-	fake_virtio_shutdown(pmem->fake);
-	return 0;
-}
-
 /* Whatever waits for an answer of the host notices that the queue broke. */
 static void pulled_out_while_waiting(struct kunit *test)
 {
 	static int (*const waits[])(struct pmem *pmem) = {
-		pmem_do_freeze, pmem_do_reset_prepare, do_shutdown,
+		pmem_do_freeze, pmem_do_reset_prepare, pmem_do_shutdown,
 	};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(waits); i++) {

@@ -491,18 +491,12 @@ static void unplugged_during_recovery(struct kunit *test)
 
 /* Power off. */
 
-static int do_shutdown(struct pmem *pmem)
-{
-	fake_virtio_shutdown(pmem->fake);
-	return 0;
-}
-
 static void shutdown_waits_for_the_answer(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *early = pmem_sleeper(pmem), *late;
 	struct fake_request *request = pmem_take(pmem);
-	struct pmem_action *shutdown = pmem_begin(pmem, do_shutdown);
+	struct pmem_action *shutdown = pmem_begin(pmem, pmem_do_shutdown);
 
 	KUNIT_EXPECT_FALSE(test, shutdown->done);
 	pmem_answer(pmem, request, 0);
@@ -522,7 +516,7 @@ static void shutdown_does_not_hang(struct kunit *test)
 
 	pmem_sleeper(pmem);
 	pmem_take(pmem);
-	pmem_end_alone(pmem_begin(pmem, do_shutdown));
+	pmem_end_alone(pmem_begin(pmem, pmem_do_shutdown));
 	KUNIT_EXPECT_EQ(test, 0, pmem->fake->status);
 	pmem_unplug(pmem);
 }
@@ -538,7 +532,7 @@ static void no_recovery_after_shutdown(struct kunit *test)
 	lost = pmem_lose(pmem);
 	again = pmem_take(pmem);
 	pmem_answer(pmem, lost, 0);
-	shutdown = pmem_begin(pmem, do_shutdown);
+	shutdown = pmem_begin(pmem, pmem_do_shutdown);
 	pmem_answer(pmem, again, 0);
 	pmem_end_alone(shutdown);
 	msleep(100);

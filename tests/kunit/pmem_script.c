@@ -367,6 +367,12 @@ int pmem_do_reset_done(struct pmem *pmem)
 	return fake_virtio_reset_done(pmem->fake);
 }
 
+int pmem_do_shutdown(struct pmem *pmem)
+{
+	fake_virtio_shutdown(pmem->fake);
+	return 0;
+}
+
 void pmem_unplug(struct pmem *pmem)
 {
 	pmem_end(pmem_begin(pmem, pmem_do_unplug));

@@ -131,6 +131,7 @@ int pmem_do_freeze(struct pmem *pmem);
 int pmem_do_restore(struct pmem *pmem);
 int pmem_do_reset_prepare(struct pmem *pmem);
 int pmem_do_reset_done(struct pmem *pmem);
+int pmem_do_shutdown(struct pmem *pmem);
 
 /* Waits until the device has been reset this often. */
 void pmem_was_reset(struct pmem *pmem, unsigned int times);
