@@ -15,27 +15,27 @@ def user_tree():
     """Return the tree that KDIR names."""
     name = settings.get("KDIR")
     if not name:
-        raise settings.BadSetting("which kernel tree? Give KDIR=/path/to/linux")
+        raise settings.BadSetting("no kernel tree is given: use KDIR=/path/to/linux")
     return graft.Tree(Path(name).expanduser())
 
 
 def changed(tree):
-    """List the files of a git tree that somebody has changed, other than by grafting.
+    """List a git tree's changed files, those of the graft apart.
 
-    What git ignores or does not know is nobody's concern: grafting never overwrites it.
+    Files that git ignores or does not track do not count: grafting never overwrites them.
     """
     if not (tree.path / ".git").exists():
         return []
     text = steps.output(["git", "-C", tree.path, "diff", "--name-only", "-z", "--no-renames",
                          "HEAD"])
     if text is None:
-        raise steps.Trouble(f"{tree.path}: git does not tell what was changed there")
-    ours = {*tree.copied, *tree.appended, *tree.patched}
+        raise steps.Trouble(f"{tree.path}: 'git diff HEAD' fails there")
+    ours = {*tree.copied, *graft.touched(tree.patches)}
     return [name for name in text.split("\0") if name and name not in ours]
 
 
 def refuse_dirty(tree):
-    """Refuse a tree in which somebody is at work, unless FORCE=1 says that this is all right."""
+    """Refuse a tree with uncommitted changes, unless FORCE=1 allows them."""
     names = changed(tree)
     if not names or settings.flag("FORCE"):
         return
@@ -43,23 +43,23 @@ def refuse_dirty(tree):
     raise steps.Trouble(
         f"{tree.path} has uncommitted changes:\n"
         + "".join(f"  {name}\n" for name in shown)
-        + "commit or stash them, or say FORCE=1 to graft beside them"
+        + "commit or stash them, or use FORCE=1 to graft beside them"
     )
 
 
 def report(tree):
-    """Say what is in the tree of ours."""
-    for title, names in (("new", tree.copied), ("appended to", tree.appended),
-                         ("patched", tree.patched)):
-        for name in sorted(names):
-            print(f"{title}: {name}")
+    """Print what is in the tree of ours, and what to do next."""
+    for name, content in sorted(tree.copied.items()):
+        print(f"{'new' if content else 'linked'}: {name}")
+    for name in graft.touched(tree.patches):
+        print(f"patched: {name}")
     print(f"{tree.path} has the driver: CONFIG_VIRTIO_PMEM_RUST; it needs CONFIG_RUST=y, "
           "CONFIG_VIRTIO=y and CONFIG_LIBNVDIMM=y")
     print(f"take it off again with: make unapply KDIR={tree.path}")
 
 
 def main():
-    """Do what the command line says."""
+    """Graft, or with --remove take the overlay off."""
     try:
         tree = user_tree()
         if sys.argv[1:] == ["--remove"]:
@@ -68,7 +68,7 @@ def main():
             return
         kernel_source.check_pieces(tree.path)
         refuse_dirty(tree)
-        tree.graft()
+        tree.graft(link=settings.flag("LINK"))
         report(tree)
     except (graft.GraftError, OSError, subprocess.SubprocessError) as error:
         raise steps.Trouble(f"graft: {error}") from error

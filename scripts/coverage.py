@@ -30,10 +30,10 @@ FLAGS = ("-Cinstrument-coverage -Zno-profiler-runtime -Zinline-mir=no "
 # An inline function's counts are with its callers, and llvm-cov may believe whom it asks first.
 OBJECTS = ("drivers/nvdimm/virtio_pmem_rust/virtio_pmem_rust_main.o",
            "rust/doctests_kernel_generated.o", "rust/kernel.o")
-REASONS = settings.ROOT / "tests/kunit/uncovered"
+REASONS = settings.TESTS / "uncovered"
 WANTED = 90  # percent of the lines
 # What is reached by chance is reached each time.
-LIVES = ("pmem_random_test.seed=1", "pmem_random_test.lives=500")
+LIVES = ("pmem_random_kunit.seed=1", "pmem_random_kunit.lives=500")
 
 
 def measured(tree):

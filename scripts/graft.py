@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Graft this overlay onto a kernel tree, or take it off again.
 
-A file that the kernel lacks is copied. A file that it has gets our fragment appended, between
-comment markers. Then patches/*.patch are applied. Nothing that is already as it should be is
-written, so time stamps stay and make rebuilds nothing. What was done is noted in the tree itself,
-so that what has left the overlay leaves the tree too.
+New files are copied to the paths that they have here, or linked. Changes of the kernel's own files
+are patches/*.patch, applied in the order of their names. A file whose content is right is not
+written, so its time stamp stays and make rebuilds nothing. A note in the tree itself lists what was
+done, so that a file that leaves the overlay leaves the tree, too.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -21,31 +20,21 @@ NAME = "virtio-pmem-rust"
 MANIFEST = f".{NAME}.json"
 OVERLAY = Path(__file__).resolve().parent.parent
 
-# All that reaches a kernel tree. Whatever is not named here stays in this repository.
-GRAFTED = (
-    "Kbuild",
-    "Kconfig",
-    "MAINTAINERS",
-    "Documentation/",
-    "drivers/",
-    "include/",
-    "rust/",
-    "samples/",
-    "tests/kunit/",
-)
+# The folders that hold a kernel's files.
+FOLDERS = ("Documentation/", "drivers/", "include/", "rust/", "samples/")
 
-# Build outputs, for an overlay that is not a git checkout and so has no .gitignore to ask.
+# Build outputs, for an overlay without git's list of ignored files.
 OUTPUT_DIRS = {"target", "__pycache__", ".git"}
 OUTPUT_SUFFIXES = (".o", ".ko", ".a", ".pyc", ".cmd", ".mod", ".mod.c", ".orig", ".rej")
 
 
 class GraftError(Exception):
-    """The tree cannot be grafted; the text says why and what to do."""
+    """The tree cannot be grafted; the text gives the reason and the remedy."""
 
 
 def digest(data):
-    """Return the fingerprint by which a file's content is remembered."""
-    return hashlib.sha256(data).hexdigest()
+    """Return a fingerprint of a file's content, None for no file."""
+    return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 def read(path):
@@ -72,8 +61,8 @@ def write(path, data, mode=None):
         raise
 
 
-def overlay_files(overlay):
-    """List the overlay's grafted files by their paths, build outputs left out."""
+def new_files(overlay=OVERLAY):
+    """List the overlay's new files for a kernel tree by their paths."""
     git = None
     if (overlay / ".git").exists() and shutil.which("git"):
         git = subprocess.run(
@@ -87,270 +76,186 @@ def overlay_files(overlay):
         for folder, folders, files in os.walk(overlay):
             folders[:] = [f for f in folders if f not in OUTPUT_DIRS]
             names += [(Path(folder) / f).relative_to(overlay).as_posix() for f in files]
-    return sorted(
-        name for name in set(names)
-        if (name in GRAFTED or name.startswith(tuple(g for g in GRAFTED if g.endswith("/"))))
-        and not name.endswith(OUTPUT_SUFFIXES)
-        and (overlay / name).is_file()
-    )
+    return sorted(name for name in set(names)
+                  if name.startswith(FOLDERS) and not name.endswith(OUTPUT_SUFFIXES)
+                  and (overlay / name).is_file())
 
 
-def markers(name):
-    """Return the lines that stand before and after our text in a file the kernel has."""
-    base = name.rsplit("/", 1)[-1]
-    # get_maintainer.pl skips lines that begin with a hash, so MAINTAINERS has comments after all.
-    if base.startswith(("Kconfig", "Kbuild", "Makefile", "MAINTAINERS", "bindgen_parameters")) \
-            or base.endswith((".py", ".sh")):
-        form = "# {}\n"
-    elif base.endswith(".rs"):
-        form = "// {}\n"
-    elif base.endswith((".c", ".h", ".S", ".lds")):
-        form = "/* {} */\n"
-    elif base.endswith(".rst"):
-        form = "\n.. {}\n\n"
-    else:
-        raise GraftError(f"{name}: the kernel has this file, and nobody told how to comment in it")
-    # checkpatch.pl wants an empty line after a C function, even before a comment.
-    gap = "\n" if base.endswith(".c") else ""
-    return form.format(f"{NAME}: begin"), gap + form.format(f"{NAME}: end")
+def series(overlay=OVERLAY):
+    """Return the overlay's patches in order, as [name, text] pairs."""
+    return [[path.name, path.read_text()] for path in sorted((overlay / "patches").glob("*.patch"))]
 
 
-def fragment(overlay, name):
-    """Return what is appended to a kernel file: the overlay's text without its SPDX line."""
-    text = (overlay / name).read_text()
-    first, _, rest = text.partition("\n")
-    if "SPDX-License-Identifier" in first:
-        text = rest.lstrip("\n")
-    begin, end = markers(name)
-    return f"\n{begin}{text.rstrip()}\n{end}"
+def touched(patches):
+    """Return the paths that patches change."""
+    return sorted({name for _, text in patches
+                   for name in re.findall(r"^(?:---|\+\+\+) [ab]/([^\t\n]+)", text, flags=re.M)})
 
 
-def cut(name, text, known):
-    """Return a kernel file's text without ours; known is the text that was appended."""
-    for block in known:
-        if block and block in text:
-            return text.replace(block, "", 1)
-    begin, end = (re.escape(marker) for marker in markers(name))
-    return re.sub(f"\n{begin}.*?{end}", "", text, count=1, flags=re.S)
+def run_patch(folder, text, *options):
+    """Run patch(1) in a folder; return whether it succeeded, and its output.
 
-
-def touched(patch):
-    """Return the paths that a patch's text changes."""
-    found = re.findall(r"^(?:---|\+\+\+) [^/\s]+/([^\t\n]+)", patch, flags=re.M)
-    return sorted(set(found))
+    Unlike git apply, patch(1) works in any folder, whatever checkout that is a part of.
+    """
+    try:
+        done = subprocess.run(
+            ["patch", "-p1", "--force", "--fuzz=0", "--no-backup-if-mismatch",
+             "--reject-file=-", *options],
+            cwd=folder, input=text, text=True, capture_output=True, check=False,
+        )
+    except FileNotFoundError as error:
+        raise GraftError("patch(1) is missing: install the package patch") from error
+    return not done.returncode, done.stdout + done.stderr
 
 
 class Tree:
-    """A kernel tree and what stands in it of ours."""
+    """A kernel tree and the parts of the overlay in it.
+
+    copied    the new files, with the digests of their content; None for a link
+    patches   the applied patches
+    """
 
     def __init__(self, path, overlay=OVERLAY):
         self.path = Path(path).resolve()
         self.overlay = overlay
         if not (self.path / "Kbuild").is_file() or not (self.path / "scripts").is_dir():
-            raise GraftError(f"{path}: this is no kernel source tree")
+            raise GraftError(f"{path}: not a kernel source tree")
         if self.path == overlay:
             raise GraftError(f"{path}: this is the overlay itself")
         try:
             note = dict(json.loads(read(self.path / MANIFEST) or b"{}"))
         except (TypeError, ValueError) as error:
             raise GraftError(
-                f"{self.path / MANIFEST}: what grafting has noted there cannot be read ({error}); "
-                "delete it, and graft again to have it written anew"
+                f"{self.path / MANIFEST}: the note of the last graft cannot be read ({error}); "
+                "delete it, and graft again"
             ) from error
+        if "appended" in note:
+            raise GraftError(f"{self.path}: has been grafted by an older version of the overlay; "
+                             "take it off with that version, or use a fresh tree")
         self.copied = note.get("copied", {})
-        self.appended = note.get("appended", {})
         self.patches = note.get("patches", [])
-        self.patched = note.get("patched", {})
 
     def save(self):
-        """Write the manifest, if it says anything new."""
-        note = {
-            "copied": self.copied,
-            "appended": self.appended,
-            "patches": self.patches,
-            "patched": self.patched,
-        }
+        """Write the note, if it has changed."""
         path = self.path / MANIFEST
-        if not any(note.values()):
+        if not self.copied and not self.patches:
             path.unlink(missing_ok=True)
             return
+        note = {"copied": self.copied, "patches": self.patches}
         data = (json.dumps(note, indent=1, sort_keys=True) + "\n").encode()
         if read(path) != data:
             write(path, data)
 
-    # Files
+    # New files
 
-    def drop_copy(self, name):
-        """Delete a file that was copied, and the directories that only held such."""
+    def is_ours(self, name):
+        """Return whether the tree's file is our link, or has a content that we copied."""
         path = self.path / name
-        path.unlink(missing_ok=True)
-        for folder in path.relative_to(self.path).parents:
+        if path.is_symlink():
+            return path.readlink() == self.overlay / name
+        there = digest(read(path))
+        return there in (None, self.copied.get(name), digest(read(self.overlay / name)))
+
+    def check(self, wanted):
+        """Refuse to overwrite a file of the kernel, or a change that was made in the tree."""
+        for name in sorted({*wanted, *self.copied}):
+            if self.is_ours(name):
+                continue
+            if name in self.copied:
+                raise GraftError(
+                    f"{self.path / name}: has changed since it was grafted; "
+                    "move the change into the overlay, or delete the file"
+                )
+            raise GraftError(
+                f"{self.path / name}: the kernel has this file, and the overlay brings it as new "
+                f"({self.overlay / name}); make ours a patch of the kernel's, or rename it"
+            )
+
+    def drop(self, name):
+        """Delete a new file, and the directories that are empty without it."""
+        (self.path / name).unlink(missing_ok=True)
+        for folder in Path(name).parents:
             try:
                 (self.path / folder).rmdir()
             except OSError:
                 break
         del self.copied[name]
 
-    def drop_append(self, name):
-        """Take our text out of a kernel file."""
-        path = self.path / name
-        old = read(path)
-        if old is not None:
-            new = cut(name, old.decode(), [self.appended[name]]).encode()
-            if new != old:
-                write(path, new)
-        del self.appended[name]
-
-    def check_copies(self, wanted):
-        """Refuse to lose what somebody changed in a copied file."""
-        for name, known in self.copied.items():
-            there = read(self.path / name)
-            fine = {known, digest(read(self.overlay / name) or b"") if name in wanted else known}
-            if there is not None and digest(there) not in fine:
-                raise GraftError(
-                    f"{self.path / name}: was grafted and has since been changed there; "
-                    "move the change into the overlay, or delete the file"
-                )
-
-    def plan(self, wanted):
-        """Split the overlay's files into those to copy and those to append."""
-        copies, appends = [], []
-        for name in wanted:
-            there = read(self.path / name)
-            ours = there is None or name in self.copied
-            if ours or there == (self.overlay / name).read_bytes():
-                copies.append(name)
-            else:
-                appends.append(name)
-        return copies, appends
-
-    def put(self, wanted):
-        """Bring the tree's files in line with the overlay's."""
-        self.check_copies(wanted)
-        copies, appends = self.plan(wanted)
-        blocks = {name: fragment(self.overlay, name) for name in appends}
-        for name in [n for n in self.copied if n not in copies]:
-            self.drop_copy(name)
-        for name in [n for n in self.appended if n not in appends]:
-            self.drop_append(name)
-
-        # The note comes first: were it last, an interrupted run's copies would look like the
-        # kernel's own files to the next one.
-        for name in copies:
-            self.copied.setdefault(name, digest((self.overlay / name).read_bytes()))
-        self.save()
-
-        for name in copies:
-            source, target = self.overlay / name, self.path / name
-            data, mode = source.read_bytes(), source.stat().st_mode & 0o777
-            if read(target) != data or target.stat().st_mode & 0o111 != mode & 0o111:
-                write(target, data, mode)
-            self.copied[name] = digest(data)
-        for name in appends:
-            path, block = self.path / name, blocks[name]
-            old = path.read_text()
-            base = cut(name, old, [self.appended.get(name), block])
-            new = base + ("" if base.endswith("\n") else "\n") + block
-            if not base.endswith("\n"):
-                block = "\n" + block
-            if new != old:
-                write(path, new.encode())
-            self.appended[name] = block
+    def put(self, name, link):
+        """Copy or link a new file."""
+        source, target = self.overlay / name, self.path / name
+        if link:
+            if not target.is_symlink():
+                target.unlink(missing_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(source)
+            self.copied[name] = None
+            return
+        data, mode = source.read_bytes(), source.stat().st_mode & 0o777
+        if target.is_symlink() or read(target) != data or \
+                target.stat().st_mode & 0o111 != mode & 0o111:
+            write(target, data, mode)
+        self.copied[name] = digest(data)
 
     # Patches
 
-    def state(self, patches):
-        """Fingerprint the files that patches change, our appended text apart."""
-        names = {name for _, text in patches for name in touched(text)}
-        state = {}
-        for name in sorted(names):
-            data = read(self.path / name)
-            if data is not None and name in self.appended:
-                data = cut(name, data.decode(), [self.appended[name]]).encode()
-            state[name] = digest(data) if data is not None else None
-        return state
+    def repatched(self, wanted):
+        """Take the applied patches back and apply the wanted ones, in a copy of their files.
 
-    def run_patch(self, text, *options):
-        """Run patch(1), which unlike git-apply never minds in whose work tree it is."""
-        try:
-            return subprocess.run(
-                ["patch", "-p1", "--batch", "--fuzz=0", "--no-backup-if-mismatch",
-                 "--reject-file=-", *options],
-                cwd=self.path, input=text, text=True, capture_output=True, check=False,
-            )
-        except FileNotFoundError as error:
-            raise GraftError("there is no patch(1): install the package patch") from error
-
-    def apply(self, name, text):
-        """Apply one patch, or say that it does not fit."""
-        before = self.state([(name, text)])
-        trial = self.run_patch(text, "--forward", "--dry-run")
-        if trial.returncode:
-            if before and not self.run_patch(text, "--reverse", "--dry-run").returncode:
-                return
-            raise GraftError(f"patches/{name} does not apply:\n{trial.stdout}{trial.stderr}")
-        done = self.run_patch(text, "--forward")
-        if done.returncode or self.state([(name, text)]) == before:
-            raise GraftError(f"patches/{name} changed nothing:\n{done.stdout}{done.stderr}")
-
-    def revert(self, name, text):
-        """Take one patch back; a tree that was reset by other means does not have it."""
-        if not self.run_patch(text, "--reverse", "--dry-run").returncode:
-            self.run_patch(text, "--reverse")
-        elif self.run_patch(text, "--forward", "--dry-run").returncode:
-            raise GraftError(
-                f"patches/{name} can be neither taken back nor applied: "
-                f"restore {', '.join(touched(text))} and graft again"
-            )
-
-    def patch(self, wanted):
-        """Bring the applied patches in line with the wanted ones."""
-        if self.patches == wanted and self.patched == self.state(wanted):
-            return
-        same = 0
-        if self.patched == self.state(self.patches):
-            while same < min(len(wanted), len(self.patches)) and \
-                    wanted[same] == self.patches[same]:
-                same += 1
-        for name, text in reversed(self.patches[same:]):
-            self.revert(name, text)
-            self.patches.pop()
-            self.patched = self.state(self.patches)
-            self.save()
-        for name, text in wanted[same:]:
-            self.apply(name, text)
-            self.patches.append([name, text])
-            self.patched = self.state(self.patches)
-            self.save()
-
-    def try_patch(self, wanted):
-        """Patch a copy of the files first: a tree that the patches do not fit stays as it is."""
+        Return the files' new contents, and the patches that the tree has because of us: not those
+        that it has anyway, as a newer kernel may.
+        """
+        applied = []
         with tempfile.TemporaryDirectory() as folder:
-            trial = copy.deepcopy(self)
-            trial.path = Path(folder)
-            for name in {n for _, text in [*wanted, *self.patches] for n in touched(text)}:
+            folder = Path(folder)
+            names = touched([*self.patches, *wanted])
+            for name in names:
                 data = read(self.path / name)
                 if data is not None:
-                    write(trial.path / name, data)
-            trial.patch(wanted)
+                    write(folder / name, data)
+            for name, text in reversed(self.patches):
+                # A tree that was reset does not have the patch any more.
+                if run_patch(folder, text, "--reverse", "--dry-run")[0]:
+                    run_patch(folder, text, "--reverse")
+                elif not run_patch(folder, text, "--dry-run")[0]:
+                    raise GraftError(f"patches/{name} can be neither taken back nor applied: "
+                                     f"restore {', '.join(touched([[name, text]]))}")
+            for name, text in wanted:
+                if not touched([[name, text]]):
+                    raise GraftError(f"patches/{name} changes nothing")
+                done, said = run_patch(folder, text, "--dry-run")
+                if done:
+                    run_patch(folder, text)
+                    applied.append([name, text])
+                elif not run_patch(folder, text, "--reverse", "--dry-run")[0]:
+                    raise GraftError(f"patches/{name} does not apply to {self.path}:\n{said}")
+            return {name: read(folder / name) for name in names}, applied
 
     # Both
 
-    def graft(self):
-        """Put the overlay on."""
-        folder = self.overlay / "patches"
-        patches = [[p.name, p.read_text()] for p in sorted(folder.glob("*.patch"))]
-        self.try_patch(patches)
-        self.put(overlay_files(self.overlay))
-        self.patch(patches)
+    def change(self, wanted, patches, link=False):
+        """Bring the tree in line with new files and patches; change nothing if that fails."""
+        self.check(wanted)
+        contents, applied = self.repatched(patches)
+        for name in [n for n in self.copied if n not in wanted]:
+            self.drop(name)
+        # The note comes first: the next run knows what an interrupted one has left.
+        for name in wanted:
+            self.copied.setdefault(name, digest(read(self.overlay / name)))
+        self.patches += [patch for patch in applied if patch not in self.patches]
         self.save()
+        for name in wanted:
+            self.put(name, link)
+        for name, data in contents.items():
+            if data is not None and data != read(self.path / name):
+                write(self.path / name, data)
+        self.patches = applied
+        self.save()
+
+    def graft(self, link=False):
+        """Put the overlay on, with copies or links of its new files."""
+        self.change(new_files(self.overlay), series(self.overlay), link)
 
     def remove(self):
         """Take the overlay off, to the last byte."""
-        self.check_copies(())
-        self.patch([])
-        for name in list(self.appended):
-            self.drop_append(name)
-        for name in list(self.copied):
-            self.drop_copy(name)
-        self.save()
+        self.change([], [])

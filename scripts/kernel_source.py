@@ -9,9 +9,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import contract
 import graft
 import packages
+import pieces
 import settings
 import steps
 
@@ -36,10 +36,10 @@ def version(tree):
 def check_pieces(tree):
     """Refuse a tree that lacks something."""
     have = version(tree)
-    pieces = contract.missing(tree)
-    if pieces:
+    missing = pieces.missing(tree)
+    if missing:
         raise steps.Trouble(
-            f"{contract.explain(tree, pieces)}\n"
+            f"{pieces.explain(tree, missing)}\n"
             f"It is Linux {'.'.join(map(str, have))}: use Linux 7.3 or newer, with KDIR="
         )
 

@@ -12,7 +12,7 @@ import steps
 import toolchain
 
 # What the driver needs, and what the suites on fake devices add to it.
-CONFIGS = ("drivers/nvdimm/virtio_pmem_rust/.kunitconfig", "tests/kunit/.kunitconfig")
+CONFIGS = ("drivers/nvdimm/virtio_pmem_rust/.kunitconfig", "drivers/nvdimm/tests/.kunitconfig")
 
 # Seconds for the whole run, which takes a minute on an idle machine.
 LIMIT = 3600
@@ -56,7 +56,7 @@ def command(tools, out, *, args=(), config=None, make=()):
 def lives():
     """Return the kernel's arguments that have random lives begin with the seed that is given."""
     seed = settings.get("SEED")
-    return [f"pmem_random_test.seed={seed}"] if seed else []
+    return [f"pmem_random_kunit.seed={seed}"] if seed else []
 
 
 def only():

@@ -13,7 +13,7 @@ from machine import MIB
 
 pytestmark = pytest.mark.only_debug
 
-MODULE = "nvdimm_contract_test"
+MODULE = "nvdimm_provider_kunit"
 SUITES = {"nvdimm_flush": 3, "pmem_submit_bio": 11}
 START, SIZE = 256 * MIB, 4 * MIB
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A made-up kernel tree that has what scripts/contract.py looks for, and little else."""
+"""A made-up kernel tree with the pieces that scripts/pieces.py checks for, and little else."""
 
 FILES = {
     "include/linux/libnvdimm.h": """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Grafting onto somebody's own tree, and taking it off, as make apply and make unapply do."""
+"""make apply and make unapply on a user's own tree."""
 
 import subprocess
 import sys
@@ -26,9 +26,8 @@ Say one more thing.
 
 @pytest.fixture(name="overlay", autouse=True)
 def make_overlay(tmp_path, monkeypatch):
-    """An overlay that copies, appends and patches."""
+    """An overlay with a new file and a patch."""
     fill(tmp_path / "overlay", {
-        "drivers/nvdimm/Makefile": "obj-m += ours/\n",
         "drivers/nvdimm/ours/main.rs": "// ours\n",
         "patches/more.patch": PATCH,
     })
@@ -71,21 +70,32 @@ def run(monkeypatch, *words):
 
 
 def test_there_and_back(kernel, monkeypatch, capsys):
-    """It says what it changes, and takes it back to the last byte."""
+    """The tool lists what it changes, and takes it back to the last byte."""
     before = contents(kernel)
     for _ in range(2):
         run(monkeypatch)
         said = capsys.readouterr().out
         assert "new: drivers/nvdimm/ours/main.rs\n" in said
-        assert "appended to: drivers/nvdimm/Makefile\n" in said
         assert "patched: drivers/nvdimm/label.c\n" in said
     run(monkeypatch, "--remove")
     assert contents(kernel) == before
 
 
 @pytest.mark.usefixtures("git")
+def test_links(kernel, monkeypatch, capsys):
+    """LINK=1 links new files instead of copying them."""
+    before = contents(kernel)
+    monkeypatch.setenv("LINK", "1")
+    run(monkeypatch)
+    assert "linked: drivers/nvdimm/ours/main.rs\n" in capsys.readouterr().out
+    run(monkeypatch)
+    run(monkeypatch, "--remove")
+    assert contents(kernel) == before
+
+
+@pytest.mark.usefixtures("git")
 def test_a_grafted_git_tree_is_clean(kernel, monkeypatch):
-    """What grafting has changed does not count as somebody's change."""
+    """What grafting has changed does not count as a change of the user."""
     before = contents(kernel)
     run(monkeypatch)
     run(monkeypatch)
@@ -95,7 +105,7 @@ def test_a_grafted_git_tree_is_clean(kernel, monkeypatch):
 
 @pytest.mark.usefixtures("git")
 def test_dirty_tree_is_refused(kernel, monkeypatch):
-    """Changes that git does not have stop it, by name; FORCE=1 grafts beside them."""
+    """Uncommitted changes stop it, by name; FORCE=1 grafts beside them."""
     (kernel / "scripts/thing").write_text("at work\n")
     before = contents(kernel)
     with pytest.raises(steps.Trouble, match=r"scripts/thing(.|\n)*FORCE=1"):
@@ -108,7 +118,7 @@ def test_dirty_tree_is_refused(kernel, monkeypatch):
 
 
 def test_staged_changes_are_changes(kernel, git, monkeypatch):
-    """What is in the index alone counts, too."""
+    """Changes in the index alone count, too."""
     (kernel / "scripts/thing").write_text("at work\n")
     git("add", "-A")
     with pytest.raises(steps.Trouble, match="uncommitted changes"):
@@ -116,7 +126,7 @@ def test_staged_changes_are_changes(kernel, git, monkeypatch):
 
 
 def test_tree_built_in_place_is_taken(kernel, monkeypatch):
-    """It is the user's own tree: he builds where he likes."""
+    """It is the user's own tree, which may be built in place."""
     (kernel / ".config").touch()
     run(monkeypatch)
 

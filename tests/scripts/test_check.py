@@ -68,7 +68,7 @@ def test_each_part_has_a_target():
 def test_random_lives_begin_with_the_seed(monkeypatch):
     assert kunit.lives() == []
     monkeypatch.setenv("SEED", "17")
-    assert kunit.lives() == ["pmem_random_test.seed=17"]
+    assert kunit.lives() == ["pmem_random_kunit.seed=17"]
 
 
 def test_pattern_of_suites(monkeypatch):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """graft.py on a made-up kernel tree and a made-up overlay."""
 
+import contextlib
+import json
 import os
 import subprocess
 
@@ -9,8 +11,11 @@ import pytest
 import graft
 
 PATCH = """\
-Say one more thing.
+From: project <project@example.org>
+Subject: [PATCH] block: Add one more thing
 
+There was one too few.
+---
 --- a/block/core.c
 +++ b/block/core.c
 @@ -1,2 +1,3 @@
@@ -18,6 +23,8 @@ Say one more thing.
 +int more;
  int two;
 """
+
+NEW = ("drivers/nvdimm/ours/main.rs", "drivers/nvdimm/ours/.kunitconfig", "rust/kernel/virtio.rs")
 
 
 def fill(root, files):
@@ -47,67 +54,54 @@ def make_kernel(tmp_path):
     """A kernel tree of a few files."""
     fill(tmp_path / "kernel", {
         "Kbuild": "obj-y += drivers/\n",
-        "MAINTAINERS": "THE REST\nF:\t*\n",
         "scripts/thing": "",
         "block/core.c": "int one;\nint two;\n",
         "drivers/nvdimm/Makefile": "obj-y += core.o\n",
         "rust/kernel/lib.rs": "pub mod alloc;\n",
-        "include/linux/nd.h": "#define ND",
     })
     return tmp_path / "kernel"
 
 
 @pytest.fixture(name="overlay")
 def make_overlay(tmp_path):
-    """An overlay that copies, appends and keeps things for itself."""
+    """An overlay with new files, a patch, and files that stay in it."""
     fill(tmp_path / "overlay", {
         "Makefile": "test:\n",
         "README.md": "ours\n",
         "scripts/tool": "ours\n",
         "tests/boot/test_x.py": "ours\n",
-        "tests/kunit/fake.c": "int fake;\n",
-        "MAINTAINERS": "OUR DRIVER\nF:\tdrivers/nvdimm/ours/\n",
-        "drivers/nvdimm/Makefile": "# SPDX-License-Identifier: GPL-2.0\nobj-m += ours/\n",
-        "drivers/nvdimm/ours/main.rs": "// ours\n",
-        "rust/kernel/lib.rs": "// SPDX-License-Identifier: GPL-2.0\n\npub mod virtio;\n",
-        "include/linux/nd.h": "#define OURS\n",
+        "patches/0001-more.patch": PATCH,
+        **{name: f"// {name}\n" for name in NEW},
     })
     return tmp_path / "overlay"
 
 
-def put(kernel, overlay):
+def put(kernel, overlay, **options):
     """Graft."""
-    graft.Tree(kernel, overlay).graft()
+    graft.Tree(kernel, overlay).graft(**options)
 
 
-def test_new_files_are_copied_and_nothing_else(kernel, overlay):
+def remove(kernel, overlay):
+    """Take the graft off."""
+    graft.Tree(kernel, overlay).remove()
+
+
+def test_new_files_and_patches_reach_the_tree_and_nothing_else(kernel, overlay):
+    before = contents(kernel)
     put(kernel, overlay)
-    assert (kernel / "drivers/nvdimm/ours/main.rs").read_text() == "// ours\n"
-    assert (kernel / "tests/kunit/fake.c").exists()
-    for name in ("Makefile", "README.md", "scripts/tool", "tests/boot"):
-        assert not (kernel / name).exists()
-
-
-def test_fragments_are_appended_between_markers(kernel, overlay):
-    put(kernel, overlay)
-    assert (kernel / "rust/kernel/lib.rs").read_text() == (
-        "pub mod alloc;\n\n"
-        "// virtio-pmem-rust: begin\npub mod virtio;\n// virtio-pmem-rust: end\n"
-    )
-    assert (kernel / "drivers/nvdimm/Makefile").read_text() == (
-        "obj-y += core.o\n\n"
-        "# virtio-pmem-rust: begin\nobj-m += ours/\n# virtio-pmem-rust: end\n"
-    )
-    assert "/* virtio-pmem-rust: begin */\n#define OURS\n" in (
-        kernel / "include/linux/nd.h").read_text()
+    after = contents(kernel)
+    assert set(after) - set(before) == {*NEW, graft.MANIFEST}
+    assert {name for name in before if before[name] != after[name]} == {"block/core.c"}
+    assert after["block/core.c"] == b"int one;\nint more;\nint two;\n"
+    assert after[NEW[0]] == f"// {NEW[0]}\n".encode()
 
 
 def test_build_outputs_stay_out(kernel, overlay):
-    fill(overlay, {"drivers/nvdimm/ours/main.o": "", "tests/kunit/target/x": "",
-                   "tests/kunit/__pycache__/x": ""})
+    fill(overlay, {"drivers/nvdimm/ours/main.o": "", "rust/target/x": "",
+                   "rust/__pycache__/x": ""})
     put(kernel, overlay)
     assert not (kernel / "drivers/nvdimm/ours/main.o").exists()
-    assert sorted(p.name for p in (kernel / "tests/kunit").iterdir()) == ["fake.c"]
+    assert sorted(path.name for path in (kernel / "rust").iterdir()) == ["kernel"]
 
 
 def test_ignored_files_of_a_checkout_stay_out(kernel, overlay):
@@ -118,71 +112,86 @@ def test_ignored_files_of_a_checkout_stay_out(kernel, overlay):
     assert (kernel / "rust/new.rs").exists()
 
 
-def test_second_run_changes_nothing(kernel, overlay):
-    fill(overlay, {"patches/1.patch": PATCH})
-    put(kernel, overlay)
+@pytest.mark.parametrize("link", [False, True])
+def test_second_run_changes_nothing(kernel, overlay, link):
+    put(kernel, overlay, link=link)
     before = snapshot(kernel)
-    put(kernel, overlay)
+    put(kernel, overlay, link=link)
     assert snapshot(kernel) == before
 
 
-def test_changed_file_and_fragment_are_replaced_and_others_keep_their_time(kernel, overlay):
+def test_changed_files_are_replaced_and_others_keep_their_time(kernel, overlay):
     put(kernel, overlay)
     before = snapshot(kernel)
-    fill(overlay, {"rust/kernel/lib.rs": "pub mod other;\n", "tests/kunit/fake.c": "int real;\n"})
+    fill(overlay, {NEW[0]: "// newer\n"})
     put(kernel, overlay)
     after = snapshot(kernel)
-    assert after["rust/kernel/lib.rs"][0] == (
-        b"pub mod alloc;\n\n"
-        b"// virtio-pmem-rust: begin\npub mod other;\n// virtio-pmem-rust: end\n"
-    )
-    assert after["tests/kunit/fake.c"][0] == b"int real;\n"
-    changed = {name for name in after if after[name] != before.get(name)}
-    assert changed == {"rust/kernel/lib.rs", "tests/kunit/fake.c", graft.MANIFEST}
+    assert after[NEW[0]][0] == b"// newer\n"
+    assert {name for name in after if after[name] != before.get(name)} == {NEW[0], graft.MANIFEST}
 
 
-def test_what_leaves_the_overlay_leaves_the_tree(kernel, overlay):
-    old = (kernel / "rust/kernel/lib.rs").read_bytes()
+def test_a_file_that_leaves_the_overlay_leaves_the_tree(kernel, overlay):
+    before = contents(kernel)
     put(kernel, overlay)
-    (overlay / "rust/kernel/lib.rs").unlink()
-    (overlay / "drivers/nvdimm/ours/main.rs").unlink()
+    for name in (*NEW, "patches/0001-more.patch"):
+        (overlay / name).unlink()
     put(kernel, overlay)
-    assert (kernel / "rust/kernel/lib.rs").read_bytes() == old
+    assert contents(kernel) == before
     assert not (kernel / "drivers/nvdimm/ours").exists()
 
 
-def test_remove_restores_every_byte(kernel, overlay):
-    fill(overlay, {"patches/1.patch": PATCH})
+@pytest.mark.parametrize("link", [False, True])
+def test_remove_restores_every_byte(kernel, overlay, link):
     before = contents(kernel)
-    put(kernel, overlay)
+    put(kernel, overlay, link=link)
     assert contents(kernel) != before
-    graft.Tree(kernel, overlay).remove()
+    remove(kernel, overlay)
     assert contents(kernel) == before
-    assert not (kernel / "tests").exists()
+    assert not (kernel / "drivers/nvdimm/ours").exists()
+
+
+def test_an_edit_of_a_linked_file_is_an_edit_of_the_overlay(kernel, overlay):
+    put(kernel, overlay, link=True)
+    (kernel / NEW[0]).write_text("// edited\n")
+    assert (overlay / NEW[0]).read_text() == "// edited\n"
+    put(kernel, overlay, link=True)
+    remove(kernel, overlay)
+    assert (overlay / NEW[0]).read_text() == "// edited\n"
+
+
+def test_links_become_copies_and_copies_links(kernel, overlay):
+    for link in (True, False, True):
+        put(kernel, overlay, link=link)
+        assert all((kernel / name).is_symlink() == link for name in NEW)
+        assert all((kernel / name).read_text() == f"// {name}\n" for name in NEW)
+    # The patched files are the tree's own.
+    assert not (kernel / "block/core.c").is_symlink()
 
 
 def test_hard_links_are_not_written_through(kernel, overlay, tmp_path):
-    fill(overlay, {"patches/1.patch": PATCH})
-    for name in ("rust/kernel/lib.rs", "block/core.c"):
-        os.link(kernel / name, tmp_path / "link")
-        old = (tmp_path / "link").read_bytes()
-        put(kernel, overlay)
-        assert (tmp_path / "link").read_bytes() == old
-        (tmp_path / "link").unlink()
-        graft.Tree(kernel, overlay).remove()
-
-
-def test_kernel_update_under_the_graft(kernel, overlay):
+    os.link(kernel / "block/core.c", tmp_path / "link")
     put(kernel, overlay)
-    (kernel / "rust/kernel/lib.rs").write_text("pub mod newer;\n")
+    assert (tmp_path / "link").read_text() == "int one;\nint two;\n"
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_that_the_kernel_has_is_a_conflict_with_both_names(kernel, overlay, link):
+    fill(kernel, {"rust/kernel/virtio.rs": "// the kernel's\n"})
+    before = snapshot(kernel)
+    with pytest.raises(graft.GraftError) as error:
+        put(kernel, overlay, link=link)
+    assert str(kernel / "rust/kernel/virtio.rs") in str(error.value)
+    assert str(overlay / "rust/kernel/virtio.rs") in str(error.value)
+    assert snapshot(kernel) == before
+
+
+def test_the_same_file_in_the_kernel_is_no_conflict(kernel, overlay):
+    fill(kernel, {NEW[2]: f"// {NEW[2]}\n"})
     put(kernel, overlay)
-    assert (kernel / "rust/kernel/lib.rs").read_text().startswith("pub mod newer;\n\n// virtio-")
 
 
-@pytest.mark.parametrize("patched", [False, True])
-def test_lost_manifest(kernel, overlay, patched):
-    if patched:
-        fill(overlay, {"patches/1.patch": PATCH})
+def test_lost_note(kernel, overlay):
+    """Without the note, files and patches that are there already count as there."""
     put(kernel, overlay)
     before = contents(kernel)
     (kernel / graft.MANIFEST).unlink()
@@ -192,61 +201,64 @@ def test_lost_manifest(kernel, overlay, patched):
     assert after == before
 
 
-def test_interrupted_graft_is_finished(kernel, overlay, monkeypatch):
-    def fail(tree, _):
-        if tree.path == kernel:  # not the copy on which patches are tried
-            raise OSError("disk full")
-    monkeypatch.setattr(graft.Tree, "patch", fail)
-    with pytest.raises(OSError):
+@pytest.mark.parametrize("at", range(6))
+def test_an_interrupted_graft_is_finished_or_taken_off(kernel, overlay, monkeypatch, at):
+    before = contents(kernel)
+    real, left = graft.write, [at]
+
+    def fail(path, data, mode=None):
+        if kernel in path.parents:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError("disk full")
+        real(path, data, mode)
+    monkeypatch.setattr(graft, "write", fail)
+    with contextlib.suppress(OSError):
         put(kernel, overlay)
     monkeypatch.undo()
-    fill(overlay, {"drivers/nvdimm/ours/main.rs": "// newer\n"})
-    put(kernel, overlay)
-    assert (kernel / "drivers/nvdimm/ours/main.rs").read_text() == "// newer\n"
-
-
-def test_change_made_in_the_tree_is_not_lost(kernel, overlay):
-    put(kernel, overlay)
-    (kernel / "drivers/nvdimm/ours/main.rs").write_text("// better\n")
-    for act in (graft.Tree(kernel, overlay).graft, graft.Tree(kernel, overlay).remove):
-        with pytest.raises(graft.GraftError, match="main.rs.*changed"):
-            act()
-
-
-def test_a_file_of_unknown_kind_is_not_guessed_at(kernel, overlay):
-    fill(kernel, {"rust/data.bin": "x\n"})
-    fill(overlay, {"rust/data.bin": "y\n"})
-    before = snapshot(kernel)
-    with pytest.raises(graft.GraftError, match="rust/data.bin"):
+    if at % 2:
         put(kernel, overlay)
-    assert snapshot(kernel) == before
+        assert b"more" in contents(kernel)["block/core.c"]
+    remove(kernel, overlay)
+    assert contents(kernel) == before
+
+
+def test_a_change_made_in_the_tree_is_not_lost(kernel, overlay):
+    put(kernel, overlay)
+    (kernel / NEW[0]).write_text("// better\n")
+    for act in (put, remove):
+        with pytest.raises(graft.GraftError, match="main.rs.*changed"):
+            act(kernel, overlay)
+
+
+def test_a_change_beside_a_patch_survives(kernel, overlay):
+    """A user may go on with a patched file: his lines stay, before and after unapply."""
+    put(kernel, overlay)
+    text = (kernel / "block/core.c").read_text()
+    (kernel / "block/core.c").write_text(text + "\n\n\n\nint user;\n")
+    put(kernel, overlay)
+    remove(kernel, overlay)
+    assert (kernel / "block/core.c").read_text() == "int one;\nint two;\n\n\n\n\nint user;\n"
 
 
 @pytest.mark.parametrize("git", ["none", "kernel", "around"])
-def test_patch_is_applied_whosever_work_tree_it_is(kernel, overlay, git):
+def test_patches_apply_inside_and_outside_of_git_checkouts(kernel, overlay, git):
     if git != "none":
         subprocess.run(["git", "init", "-q", kernel if git == "kernel" else kernel.parent],
                        check=True)
-    fill(overlay, {"patches/1.patch": PATCH})
     put(kernel, overlay)
     assert (kernel / "block/core.c").read_text() == "int one;\nint more;\nint two;\n"
     assert not list(kernel.rglob("*.orig"))
 
 
-@pytest.mark.parametrize("git", [False, True])
 @pytest.mark.parametrize("text", [
     PATCH.replace("int two", "int three"),
     PATCH.replace("block/core.c", "block/gone.c"),
     "no patch at all\n",
 ])
-def test_patch_that_does_not_apply_stops_with_its_name(kernel, overlay, git, text):
-    if git:
-        subprocess.run(["git", "init", "-q", kernel.parent], check=True)
+def test_a_patch_that_does_not_apply_stops_with_its_name(kernel, overlay, text):
     before = snapshot(kernel)
-    fill(overlay, {"patches/0001-good.patch": PATCH.replace("block/core.c", "scripts/thing")
-                   .replace("-1,2 +1,3", "-0,0 +1").replace(" int one;\n", "")
-                   .replace(" int two;\n", ""),
-                   "patches/0007-bad.patch": text})
+    fill(overlay, {"patches/0007-bad.patch": text})
     with pytest.raises(graft.GraftError, match="0007-bad.patch"):
         put(kernel, overlay)
     assert snapshot(kernel) == before
@@ -254,15 +266,25 @@ def test_patch_that_does_not_apply_stops_with_its_name(kernel, overlay, git, tex
 
 def test_patches_on_the_same_file_build_on_each_other(kernel, overlay):
     more = PATCH.replace("more", "again").replace("int one", "int more")
-    fill(overlay, {"patches/1.patch": PATCH, "patches/2.patch": more.replace("-1,2 +1,3",
-                                                                             "-2,2 +2,3")})
+    fill(overlay, {"patches/0002.patch": more.replace("-1,2 +1,3", "-2,2 +2,3")})
     put(kernel, overlay)
     assert (kernel / "block/core.c").read_text() == (
         "int one;\nint more;\nint again;\nint two;\n")
+    remove(kernel, overlay)
+    assert (kernel / "block/core.c").read_text() == "int one;\nint two;\n"
+
+
+def test_a_patch_that_the_kernel_has_is_not_ours_to_take_back(kernel, overlay):
+    fill(kernel, {"block/core.c": "int one;\nint more;\nint two;\n"})
+    before = contents(kernel)
+    for _ in range(2):
+        put(kernel, overlay)
+        assert contents(kernel)["block/core.c"] == before["block/core.c"]
+    remove(kernel, overlay)
+    assert contents(kernel) == before
 
 
 def test_without_patch_nothing_is_written(kernel, overlay, monkeypatch, tmp_path):
-    fill(overlay, {"patches/1.patch": PATCH})
     before = snapshot(kernel)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(graft.GraftError, match="install the package patch"):
@@ -271,45 +293,30 @@ def test_without_patch_nothing_is_written(kernel, overlay, monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "17"])
-def test_note_that_cannot_be_read_is_refused_with_a_remedy(kernel, overlay, text):
+def test_a_note_that_cannot_be_read_is_refused_with_a_remedy(kernel, overlay, text):
     put(kernel, overlay)
-    before = contents(kernel)
     (kernel / graft.MANIFEST).write_text(text)
     with pytest.raises(graft.GraftError, match=f"{graft.MANIFEST}: .*delete it"):
         put(kernel, overlay)
     (kernel / graft.MANIFEST).unlink()
     put(kernel, overlay)
-    assert contents(kernel) | {graft.MANIFEST: before[graft.MANIFEST]} == before
 
 
-def test_changed_patch_is_taken_back_and_applied_again(kernel, overlay):
-    fill(overlay, {"patches/1.patch": PATCH})
+def test_a_tree_of_an_older_version_is_refused(kernel, overlay):
+    fill(kernel, {graft.MANIFEST: json.dumps({"copied": {}, "appended": {}})})
+    with pytest.raises(graft.GraftError, match="older version"):
+        put(kernel, overlay)
+
+
+def test_a_changed_patch_is_taken_back_and_applied_again(kernel, overlay):
     put(kernel, overlay)
-    fill(overlay, {"patches/1.patch": PATCH.replace("more", "less")})
+    fill(overlay, {"patches/0001-more.patch": PATCH.replace("more", "less")})
     put(kernel, overlay)
     assert (kernel / "block/core.c").read_text() == "int one;\nint less;\nint two;\n"
-    (overlay / "patches/1.patch").unlink()
-    put(kernel, overlay)
-    assert (kernel / "block/core.c").read_text() == "int one;\nint two;\n"
 
 
-def test_patch_on_a_file_that_is_also_appended_to(kernel, overlay):
-    fill(overlay, {"patches/1.patch": PATCH.replace("block/core.c", "include/linux/x.h"),
-                   "include/linux/x.h": "int ours;\n"})
-    fill(kernel, {"include/linux/x.h": "int one;\nint two;\n"})
-    put(kernel, overlay)
-    before = snapshot(kernel)
-    put(kernel, overlay)
-    assert snapshot(kernel) == before
-    fill(overlay, {"include/linux/x.h": "int changed;\n"})
-    put(kernel, overlay)
-    text = (kernel / "include/linux/x.h").read_text()
-    assert text.startswith("int one;\nint more;\nint two;\n") and "int changed;" in text
-
-
-def test_tree_that_was_reset_gets_its_patch_again(kernel, overlay):
+def test_a_tree_that_was_reset_gets_its_patch_again(kernel, overlay):
     old = (kernel / "block/core.c").read_bytes()
-    fill(overlay, {"patches/1.patch": PATCH})
     put(kernel, overlay)
     (kernel / "block/core.c").write_bytes(old)
     put(kernel, overlay)
@@ -317,5 +324,11 @@ def test_tree_that_was_reset_gets_its_patch_again(kernel, overlay):
 
 
 def test_only_a_kernel_tree_is_grafted(overlay, tmp_path):
-    with pytest.raises(graft.GraftError, match="no kernel source tree"):
+    with pytest.raises(graft.GraftError, match="not a kernel source tree"):
         graft.Tree(tmp_path / "nothing", overlay)
+
+
+def test_the_project_itself_brings_no_file_that_the_series_patches():
+    new, patched = graft.new_files(), graft.touched(graft.series())
+    assert new and patched
+    assert not set(new) & set(patched)

@@ -4,7 +4,7 @@
 import kernel_pieces
 import pytest
 
-import contract
+import pieces
 
 # A change of the source, and a word of what is then missing; nothing if the piece is still there.
 CHANGES = {
@@ -39,9 +39,9 @@ CHANGES = {
 def test_what_is_missing_is_named(tmp_path, name):
     old, new, word = CHANGES[name]
     kernel_pieces.make(tmp_path)
-    assert contract.missing(tmp_path) == []
+    assert pieces.missing(tmp_path) == []
     kernel_pieces.change(tmp_path, old, new)
-    found = contract.missing(tmp_path)
+    found = pieces.missing(tmp_path)
     if not word:
         assert found == []
         return
@@ -54,8 +54,8 @@ def test_what_is_missing_is_named(tmp_path, name):
 def test_every_piece_can_be_missed(tmp_path):
     kernel_pieces.make(tmp_path)
     words = [word for _, _, word in CHANGES.values() if word]
-    for piece in contract.PIECES:
+    for piece in pieces.PIECES:
         assert any(word in piece.gives for word in words), piece.gives
         (tmp_path / piece.path).unlink()
-        assert piece in contract.missing(tmp_path)
+        assert piece in pieces.missing(tmp_path)
         kernel_pieces.make(tmp_path)

@@ -6,7 +6,7 @@
  *
  * Each life has a seed, which is printed if it goes wrong. The kernel's arguments
  *
- *	pmem_random_test.seed=SEED pmem_random_test.lives=1
+ *	pmem_random_kunit.seed=SEED pmem_random_kunit.lives=1
  *
  * repeat it, and a greater number of lives tries more of them.
  */
@@ -321,7 +321,7 @@ static struct kunit_case pmem_random_cases[] = {
 static void say_how_to_repeat(struct kunit *test)
 {
 	if (READ_ONCE(test->status) == KUNIT_FAILURE)
-		kunit_err(test, "repeat it by pmem_random_test.seed=%llu pmem_random_test.lives=1\n",
+		kunit_err(test, "repeat it by pmem_random_kunit.seed=%llu pmem_random_kunit.lives=1\n",
 			  now);
 }
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the driver needs of a kernel's source, and whether it is there.
+"""The pieces of a kernel's source that the driver needs, and a check that a tree has them.
 
-A kernel is judged by its source, not by its version: the pieces were merged one by one, some reach
-stable kernels, and distributions carry patches of their own. So each piece is a place and a
-pattern. They hold for a tree with the overlay on it as well.
+The source counts, not the version: the pieces were merged one by one, some reach stable kernels,
+and distributions carry patches of their own. So each piece is a place and a pattern, which also
+match in a tree with the overlay on it.
 """
 
 import dataclasses
@@ -16,11 +16,12 @@ PMEM = "drivers/nvdimm/pmem.c"
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A piece of the kernel: what it gives, and how to recognize it.
+    """A piece of the kernel, and how to recognize it.
 
+    gives     its use, for messages
     path      the file that it is in
     pattern   a regular expression for the code without comments, a space for any white space
-    function  of C, in whose body the pattern has to be; the whole file without it
+    function  the C function whose body has the pattern; without it the whole file is searched
     """
     gives: str
     path: str
@@ -75,7 +76,7 @@ def body(text, function):
 
 
 def has(tree, piece):
-    """Tell whether a tree has a piece."""
+    """Return whether a tree has a piece."""
     try:
         text = (Path(tree) / piece.path).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -91,7 +92,7 @@ def missing(tree):
 
 
 def explain(tree, pieces):
-    """Return what to tell whose tree lacks pieces."""
-    lines = [f"{tree}: this kernel lacks what the driver stands on:"]
+    """Return the error message for a tree that lacks pieces."""
+    lines = [f"{tree}: this kernel lacks pieces that the driver needs:"]
     lines += [f"  {piece.gives}: not in {piece.path}" for piece in pieces]
     return "\n".join(lines)

@@ -1,4 +1,0 @@
-// SPDX-License-Identifier: GPL-2.0
-
-pub mod abandon;
-pub mod scope;
