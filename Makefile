@@ -7,7 +7,7 @@ override RUN := $(value RUN)
 override QEMU_ARGS := $(value QEMU_ARGS)
 export KDIR ARCH RUSTC RUSTDOC RUSTFMT CLIPPY_DRIVER RUST_LIB_SRC BINDGEN LLVM O
 export DRIVER KERNEL MEM SMP PMEM_SIZE QEMU_ARGS TIMEOUT RUN SCRIPT ACCEL QEMU NO_INSTALL
-export FORCE QUICK CHECK JOBS ROUNDS DELAYS LONG SEED ONLY
+export FORCE LINK QUICK CHECK JOBS ROUNDS DELAYS LONG SEED ONLY
 export PYTHONDONTWRITEBYTECODE := 1
 
 tool = @sh scripts/python.sh scripts/
@@ -43,6 +43,12 @@ source:
 #:   apply       graft the overlay onto your own tree, KDIR=, and say what was changed
 apply:
 	$(tool)apply.py
+
+#:   series      write the series as mails to build/series/, with a cover letter and recipients
+#:               (CHECK=1: apply them to a pristine tree and build each commit; an hour)
+.PHONY: series
+series:
+	$(tool)series.py
 
 #:   unapply     take the overlay off KDIR= again, to the last byte
 unapply:
@@ -105,7 +111,8 @@ clean:
 #:
 #: Variables (make TARGET NAME=value):
 #:   KDIR=DIR            kernel source; without it Debian's is fetched and verified
-#:   FORCE=1             apply to a git tree although it has uncommitted changes
+#:   FORCE=1             apply to a git tree with uncommitted changes
+#:   LINK=1              apply links new files, so that an edit in the kernel tree is an edit here
 #:   O=DIR               where kernels are built (build)
 #:   ARCH=x86_64         the guests' architecture
 #:   LLVM= RUSTC= RUSTDOC= RUSTFMT= CLIPPY_DRIVER= BINDGEN= RUST_LIB_SRC=
@@ -118,8 +125,8 @@ clean:
 #:   QEMU_ARGS='...'     more arguments for QEMU
 #:   QEMU=PROGRAM        which QEMU (qemu-system-x86_64)
 #:   ACCEL=kvm|tcg       the accelerator; without it KVM if a guest really runs, else TCG
-#:   QUICK=1             a short benchmark; the figures are rough
-#:   CHECK=1             a benchmark fails when it clearly misses a target
+#:   QUICK=1             a short benchmark with rough figures; lint without clippy
+#:   CHECK=1             bench fails when it clearly misses a target; series builds each commit
 #:   JOBS='1 64'  DELAYS='0 2 10'  ROUNDS=3
 #:                       what is measured: numbers of fio's jobs; by how many milliseconds each
 #:                       of the host's fsyncs takes longer; how often
