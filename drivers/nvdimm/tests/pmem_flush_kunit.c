@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What callers of a virtio-pmem driver get for the answers of a host, good and bad ones. */
+/* Results of a virtio-pmem driver's callers for valid and invalid answers of the host. */
 
 #include "pmem_script.h"
 
-static void good_day(struct kunit *test)
+static void success(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer, *flusher;
@@ -24,7 +24,7 @@ static void good_day(struct kunit *test)
 	pmem_waits(writer);
 	pmem_answer(pmem, request, 0);
 	pmem_ends(writer, 0);
-	/* What follows on data can be a lot: it is completed where it is in the way of nobody. */
+	/* The completion of a write can take long, so it does not run in interrupt context. */
 	KUNIT_EXPECT_TRUE(test, writer->by_worker);
 
 	pmem_unplug(pmem);
@@ -33,8 +33,8 @@ static void good_day(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* Whoever comes while a flush is under way is not served by it. */
-static void latecomers_wait(struct kunit *test)
+/* A flush in flight does not count for a caller that arrives after it was sent. */
+static void late_callers_wait(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *early = pmem_sleeper(pmem);
@@ -71,7 +71,7 @@ static void many_share(struct kunit *test)
 		pmem_ends(writers[i], 0);
 	}
 
-	/* One for the first, and one that all others share; or another one if two are in flight. */
+	/* One for the first and one that all others share; one more if two may be in flight. */
 	sent = pmem->fake->count[FAKE_NOTIFY] - sent;
 	KUNIT_EXPECT_GE(test, sent, 2);
 	KUNIT_EXPECT_LE(test, sent, 3);
@@ -102,7 +102,7 @@ static void bad_status(struct kunit *test)
 	pmem_answer(pmem, request, *status);
 	pmem_ends(sleeper, -EIO);
 
-	/* It is told to nobody else, */
+	/* Only the callers of the failed flush get the error, */
 	pmem_waits(writer);
 	request = pmem_take(pmem);
 	pmem_answer(pmem, request, *status);
@@ -113,14 +113,14 @@ static void bad_status(struct kunit *test)
 	pmem_answer(pmem, request, *status);
 	pmem_ends(flusher, -EIO);
 
-	/* and the next flush is as good as any. */
+	/* and the next flush works. */
 	pmem_works(pmem);
 	pmem_unplug(pmem);
 }
 
 /*
- * How many bytes of the response the host writes, and how many it says it has written. A status
- * that was written counts, whatever the length. Behind a mapping the driver cannot tell that it was
+ * How many bytes of the response the host writes, and how many it reports. A status that was
+ * written counts, whatever the length. Behind a mapping the driver cannot check that it was
  * written, so the length has to be right.
  */
 static const struct length {
@@ -182,7 +182,7 @@ static void used_length(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-static void interrupts_without_reason(struct kunit *test)
+static void spurious_interrupts(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper;
@@ -210,8 +210,8 @@ static void ring_format_to_desc(const u64 *format, char *desc)
 KUNIT_ARRAY_PARAM(ring_format, ring_formats, ring_format_to_desc);
 
 /*
- * The IOMMU has no memory, and later has some: each caller waits, none fails, and none is
- * forgotten. The error for it depends on the kind of ring.
+ * The IOMMU runs out of memory, and later has some: callers wait, none fails, and all are served.
+ * The ring's error code depends on its format.
  */
 static void no_memory_to_map(struct kunit *test)
 {
@@ -239,12 +239,12 @@ static void no_memory_to_map(struct kunit *test)
 }
 
 static struct kunit_case pmem_flush_cases[] = {
-	KUNIT_CASE(good_day),
-	KUNIT_CASE(latecomers_wait),
+	KUNIT_CASE(success),
+	KUNIT_CASE(late_callers_wait),
 	KUNIT_CASE(many_share),
 	KUNIT_CASE_PARAM(bad_status, bad_status_gen_params),
 	KUNIT_CASE_PARAM(used_length, length_gen_params),
-	KUNIT_CASE(interrupts_without_reason),
+	KUNIT_CASE(spurious_interrupts),
 	KUNIT_CASE_PARAM(no_memory_to_map, ring_format_gen_params),
 	{}
 };

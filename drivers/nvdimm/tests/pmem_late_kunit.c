@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A virtio-pmem driver that loses flushes in resets, and hosts that answer them nevertheless. An
- * answer acknowledges its own flush only, and no caller is forgotten.
+ * Flushes that are lost in resets, and hosts that answer them nevertheless. An answer acknowledges
+ * only its own flush, and every caller ends.
  */
 
 #include "pmem_script.h"
@@ -24,8 +24,8 @@ static void lost_flush_is_sent_again(struct kunit *test)
 }
 
 /*
- * QEMU has no reset for requests in flight: the answer comes in the next queue, by the same id. It
- * is not the answer to what is in flight there.
+ * QEMU does not cancel requests at a reset: the answer comes in the new queue, with the same id. It
+ * does not belong to the flush in flight there.
  */
 static void stale_answer(struct kunit *test, u32 status)
 {
@@ -56,7 +56,7 @@ static void stale_failure(struct kunit *test)
 	stale_answer(test, 1);
 }
 
-/* The stale answer comes before anything else is in the queue. */
+/* The stale answer comes while no flush is in flight. */
 static void stale_answer_to_idle(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -70,7 +70,7 @@ static void stale_answer_to_idle(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The stale answer comes when the lost flush's callers have been served and others wait. */
+/* The stale answer comes when the lost flush's callers have ended and another one waits. */
 static void stale_answer_to_others(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -95,7 +95,7 @@ static void two_stale_answers(struct kunit *test)
 	struct pmem_caller *early, *late;
 	struct fake_request *first, *second, *third;
 
-	/* There the second answer would overwrite a request that the host has not read. */
+	/* In a packed ring the second answer would overwrite a request not yet read. */
 	pmem->fake->features |= BIT_ULL(VIRTIO_F_RING_PACKED);
 	pmem_plug(pmem);
 	early = pmem_sleeper(pmem);
@@ -111,15 +111,15 @@ static void two_stale_answers(struct kunit *test)
 	pmem_answer(pmem, third, 0);
 	pmem_serve(pmem, early);
 	pmem_serve(pmem, late);
-	/* A driver may find that too much. But if it says that all is well, it is. */
+	/* The driver may fail these callers; pmem_check() verifies any success. */
 	pmem_ends(early, early->result ? -EIO : 0);
 	pmem_ends(late, late->result ? -EIO : 0);
 	pmem_unplug(pmem);
 }
 
 /*
- * Both come under one interrupt. A host with EVENT_IDX then gives none for the real answer, as the
- * driver has not taken the answer before that.
+ * One interrupt covers both. A host with EVENT_IDX then sends none for the real answer, because the
+ * driver has not yet taken the one before it.
  */
 static void two_stale_answers_at_once(struct kunit *test)
 {
@@ -137,7 +137,7 @@ static void two_stale_answers_at_once(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The driver is gone, and another one bound; the old one's response is not used for anything. */
+/* A driver is bound again; memory of the old binding's response has not been reused. */
 static void stale_answer_to_next_driver(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -158,7 +158,7 @@ static void stale_answer_to_next_driver(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* A used element that comes twice looks like a stale answer. */
+/* A duplicate used element looks like a stale answer. */
 static void answered_twice(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -171,7 +171,7 @@ static void answered_twice(struct kunit *test)
 	fake_virtio_interrupt(pmem->fake, 0);
 	pmem_works(pmem);
 
-	/* The second one comes when the next flush is in flight. */
+	/* The duplicate comes while the next flush is in flight. */
 	caller = pmem_sleeper(pmem);
 	request = pmem_take(pmem);
 	pmem_answer(pmem, request, 0);
@@ -190,8 +190,8 @@ static void answered_twice(struct kunit *test)
 
 /*
  * The answer to the flush in flight comes first, with an interrupt. The answer to the lost flush
- * follows before the driver has looked, so a host with EVENT_IDX gives no second interrupt. The
- * driver has nothing in flight then, and must find the surplus answer all the same.
+ * follows before the driver has read the first, so a host with EVENT_IDX sends no second interrupt.
+ * The driver then has nothing in flight, and must still find the surplus answer.
  */
 static void late_answer_without_interrupt(struct kunit *test)
 {
@@ -218,8 +218,8 @@ static void late_answer_without_interrupt(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The callers of a lost flush keep their kind: each of them ends when the flush is sent again. */
-static void all_kinds_of_callers_are_lost(struct kunit *test)
+/* All kinds of callers of a lost flush end when the flush is sent again. */
+static void all_kinds_of_callers(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *first = pmem_flusher(pmem), *callers[6];
@@ -228,7 +228,7 @@ static void all_kinds_of_callers_are_lost(struct kunit *test)
 	for (unsigned int i = 0; i < ARRAY_SIZE(callers); i++)
 		callers[i] = i % 3 == 0 ? pmem_flusher(pmem) :
 			     i % 3 == 1 ? pmem_writer(pmem) : pmem_sleeper(pmem);
-	/* The first caller's flush is lost again, and the next one is for all of them. */
+	/* The first caller's flush is lost again, and the next one covers all callers. */
 	pmem_lose(pmem);
 	pmem_answer(pmem, pmem_take(pmem), 0);
 	pmem_ends(first, 0);
@@ -238,7 +238,7 @@ static void all_kinds_of_callers_are_lost(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The host tells an error once. It was told before the reset, without an interrupt. */
+/* The host reports an error once: here before the reset, without an interrupt. */
 static void unread_error(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -254,7 +254,7 @@ static void unread_error(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* A host that forgets what it works on when it is reset: each reset loses a flush for good. */
+/* A host that drops its requests at a reset: each reset loses a flush for good. */
 static void many_lost_flushes(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -269,8 +269,8 @@ static void many_lost_flushes(struct kunit *test)
 }
 
 /*
- * Behind an IOMMU or a bounce buffer the driver cannot keep a response mapped that the host may
- * still write. So the flush's memory stays mapped for good, and the device is given up.
+ * Behind an IOMMU or a bounce buffer the driver cannot keep only the response mapped, which the host
+ * may still write. So the whole request stays mapped for good, and the device is given up.
  */
 static void lost_behind_a_mapping(struct kunit *test)
 {
@@ -288,7 +288,7 @@ static void lost_behind_a_mapping(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(pmem_begin(pmem, pmem_do_reset_prepare)));
 	pmem_ends(sleeper, -EIO);
 	pmem_ends(writer, -EIO);
-	/* The host's write must find its mapping; the fake device looks. */
+	/* The fake device checks that the host's write finds its mapping. */
 	pmem_answer(pmem, lost, 0);
 	KUNIT_EXPECT_LT(test, pmem_do_reset_done(pmem), 0);
 	pmem_ends(pmem_sleeper(pmem), -EIO);
@@ -296,7 +296,7 @@ static void lost_behind_a_mapping(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 2, atomic_read(&pmem->fake->mapped));
 }
 
-/* An answer that is there when the device is reset is none that was lost. */
+/* A flush that was answered before the reset is not lost. */
 static void answered_behind_a_mapping(struct kunit *test)
 {
 	struct pmem *pmem = pmem_create(test);
@@ -324,7 +324,7 @@ static struct kunit_case pmem_late_cases[] = {
 	KUNIT_CASE(stale_answer_to_next_driver),
 	KUNIT_CASE(answered_twice),
 	KUNIT_CASE(late_answer_without_interrupt),
-	KUNIT_CASE(all_kinds_of_callers_are_lost),
+	KUNIT_CASE(all_kinds_of_callers),
 	KUNIT_CASE(unread_error),
 	KUNIT_CASE(many_lost_flushes),
 	KUNIT_CASE(lost_behind_a_mapping),

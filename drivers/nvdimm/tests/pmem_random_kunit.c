@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Random lives of a virtio-pmem device. Nobody knows how they are to end, but whoever asked for a
- * flush is answered once, nobody is told of a success that was none, and all is over when the
- * device is unplugged.
+ * Random sequences of events on a virtio-pmem device. Their outcome is open, but each caller ends
+ * once, none succeeds without a flush, and all have ended when the device is unplugged.
  *
- * Each life has a seed, which is printed if it goes wrong. The kernel's arguments
+ * Each run has a seed, which is printed if the run fails. The kernel's arguments
  *
  *	pmem_random_kunit.seed=SEED pmem_random_kunit.lives=1
  *
- * repeat it, and a greater number of lives tries more of them.
+ * repeat it; a greater number does more runs.
  */
 
 #include "pmem_script.h"
@@ -21,115 +20,115 @@
 
 static unsigned long seed;
 module_param(seed, ulong, 0444);
-MODULE_PARM_DESC(seed, "Of the first life; the next ones follow. 0: another one each time");
+MODULE_PARM_DESC(seed, "Seed of the first run, incremented for each further one. 0: random");
 
-/* Of 10 000 in all, a third to each host. */
-static unsigned int lives = 3334;
-module_param(lives, uint, 0444);
-MODULE_PARM_DESC(lives, "How many lives each test tries");
+/* Of 10 000 in all, a third for each kind of host. */
+static unsigned int runs = 3334;
+module_param_named(lives, runs, uint, 0444);
+MODULE_PARM_DESC(lives, "Number of runs for each test");
 
 /* What the device and its host may do. */
-enum temper {
-	FAIR,	/* only what a good host does */
-	SLOPPY,	/* it fails flushes, loses them and answers late, and asks for resets */
-	HOSTILE,	/* it does whatever it likes, save for lying about a success */
+enum behaviour {
+	CORRECT,	/* follows the specification, and fails no flush */
+	FAULTY,	/* fails, loses and delays flushes, and requests resets */
+	HOSTILE,	/* anything but a false report of success */
 };
 
 enum power {
 	RUNNING,
-	FREEZING,	/* or a reset of the function; the action is under way */
+	FREEZING,	/* or preparing a function reset; the action is in progress */
 	FROZEN,
-	DEAD,	/* it could not be resumed */
+	DEAD,	/* resume has failed */
 };
 
-/* The seed of the life that goes on. */
-static u64 now;
+/* The seed of the current run. */
+static u64 run_seed;
 
 #define MOST_HELD	4
 #define MOST_CALLERS	24
 
-struct life {
+struct run {
 	struct pmem *pmem;
 	struct rnd_state random;
-	enum temper temper;
+	enum behaviour behaviour;
 	enum power power;
 	bool function_reset;	/* instead of a suspend */
 	struct pmem_action *action;
-	/* What the host works on. */
+	/* Requests that the host has taken and not answered. */
 	struct fake_request *held[MOST_HELD];
 	unsigned int count, callers;
 };
 
-static u32 below(struct life *life, u32 end)
+static u32 below(struct run *run, u32 end)
 {
-	return prandom_u32_state(&life->random) % end;
+	return prandom_u32_state(&run->random) % end;
 }
 
-/* One event in so many. */
-static bool one_in(struct life *life, u32 n)
+/* Return true once in @n times, on average. */
+static bool one_in(struct run *run, u32 n)
 {
-	return !below(life, n);
+	return !below(run, n);
 }
 
-/* The host takes what there is, if it can work on one more. */
-static void host_takes(struct life *life)
+/* The host takes the next request, if there is one and it holds fewer than MOST_HELD. */
+static void host_takes(struct run *run)
 {
 	struct fake_request *request;
 
-	if (life->count == MOST_HELD)
+	if (run->count == MOST_HELD)
 		return;
-	request = pmem_try_take(life->pmem);
+	request = pmem_try_take(run->pmem);
 	if (request)
-		life->held[life->count++] = request;
+		run->held[run->count++] = request;
 }
 
-static void host_answers(struct life *life)
+static void host_answers(struct run *run)
 {
-	struct fake_virtio *fake = life->pmem->fake;
+	struct fake_virtio *fake = run->pmem->fake;
 	struct fake_request *request;
 	unsigned int index;
 
-	if (!life->count)
+	if (!run->count)
 		return;
-	index = below(life, life->count);
-	request = life->held[index];
-	life->held[index] = life->held[--life->count];
+	index = below(run, run->count);
+	request = run->held[index];
+	run->held[index] = run->held[--run->count];
 
-	if (life->temper == FAIR || !one_in(life, 8)) {
-		pmem_answer_silently(life->pmem, request, 0);
-	} else if (life->temper == SLOPPY || one_in(life, 2)) {
-		pmem_answer_silently(life->pmem, request, 1 + below(life, 3));
+	if (run->behaviour == CORRECT || !one_in(run, 8)) {
+		pmem_answer_silently(run->pmem, request, 0);
+	} else if (run->behaviour == FAULTY || one_in(run, 2)) {
+		pmem_answer_silently(run->pmem, request, 1 + below(run, 3));
 	} else {
-		u32 len = below(life, 8);
+		u32 len = below(run, 8);
 
-		/* Neither the length nor the value is that of a success. */
+		/* Neither the length nor the value reports success. */
 		fake_virtio_write(request, "\1\1\1\1", min(len, 4));
 		fake_virtio_used(fake, 0, request->id, len);
 	}
-	/* Interrupts come late, and for several at a time. */
-	if (!one_in(life, 4))
+	/* Some interrupts are late and cover several answers. */
+	if (!one_in(run, 4))
 		fake_virtio_interrupt(fake, 0);
 }
 
-static void host_misbehaves(struct life *life)
+static void host_misbehaves(struct run *run)
 {
-	struct fake_virtio *fake = life->pmem->fake;
+	struct fake_virtio *fake = run->pmem->fake;
 
-	switch (below(life, 8)) {
+	switch (below(run, 8)) {
 	case 0:
 		fake_virtio_break(fake);
 		break;
 	case 1:
 		/*
-		 * Nobody could tell the second answer to a flush from the first one to the next, so
-		 * what may be answered by this is not answered again, and all that was used before
-		 * has been seen.
+		 * No driver can distinguish a second answer to a flush from the first answer to the
+		 * next. So all earlier answers are processed first, and no request that this may
+		 * answer is answered again.
 		 */
 		fake_virtio_interrupt(fake, 0);
-		while (pmem_try_take(life->pmem))
+		while (pmem_try_take(run->pmem))
 			;
-		life->count = 0;
-		fake_virtio_used(fake, 0, below(life, 2 * fake->queue_size), below(life, 8));
+		run->count = 0;
+		fake_virtio_used(fake, 0, below(run, 2 * fake->queue_size), below(run, 8));
 		fake_virtio_interrupt(fake, 0);
 		break;
 	case 2:
@@ -147,131 +146,131 @@ static void host_misbehaves(struct life *life)
 	}
 }
 
-static void host_forgets(struct life *life)
+static void host_forgets(struct run *run)
 {
-	if (life->count)
-		life->count--;
+	if (run->count)
+		run->count--;
 }
 
-static void someone_calls(struct life *life)
+static void caller_arrives(struct run *run)
 {
-	/* A thread that sleeps in a region holds it, but nobody new gets in when it goes. */
-	if (!life->pmem->region || life->callers == MOST_CALLERS)
+	/* Sleeping callers hold the region, but while it is removed none are added. */
+	if (!run->pmem->region || run->callers == MOST_CALLERS)
 		return;
-	life->callers++;
-	switch (below(life, 3)) {
+	run->callers++;
+	switch (below(run, 3)) {
 	case 0:
-		pmem_sleeper(life->pmem);
+		pmem_sleeper(run->pmem);
 		break;
 	case 1:
-		pmem_writer(life->pmem);
+		pmem_writer(run->pmem);
 		break;
 	default:
-		pmem_flusher(life->pmem);
+		pmem_flusher(run->pmem);
 		break;
 	}
 }
 
-static void power_changes(struct life *life)
+static void power_changes(struct run *run)
 {
-	struct pmem *pmem = life->pmem;
+	struct pmem *pmem = run->pmem;
 	int result;
 
-	if (life->power == RUNNING) {
-		life->function_reset = one_in(life, 2);
-		life->action = pmem_begin(pmem, life->function_reset ? pmem_do_reset_prepare :
-								       pmem_do_freeze);
-		life->power = FREEZING;
-	} else if (life->power == FROZEN) {
-		/* Nobody is told of a reset that fails, and the mark of it was there before. */
-		if (life->function_reset && pmem->fake->vdev.failed)
+	if (run->power == RUNNING) {
+		run->function_reset = one_in(run, 2);
+		run->action = pmem_begin(pmem, run->function_reset ? pmem_do_reset_prepare :
+								     pmem_do_freeze);
+		run->power = FREEZING;
+	} else if (run->power == FROZEN) {
+		/* The core marks a failed reset by VIRTIO_CONFIG_S_FAILED, which is set already. */
+		if (run->function_reset && pmem->fake->vdev.failed)
 			pmem->fake->fail[FAKE_FINALIZE] = 0;
-		result = life->function_reset ? pmem_do_reset_done(pmem) : pmem_do_restore(pmem);
-		life->power = result ? DEAD : RUNNING;
+		result = run->function_reset ? pmem_do_reset_done(pmem) : pmem_do_restore(pmem);
+		run->power = result ? DEAD : RUNNING;
 	}
 }
 
-/* Sees whether the action that is under way has ended. */
-static void power_has_changed(struct life *life)
+/* Check whether the action in progress has ended. */
+static void check_power(struct run *run)
 {
-	if (life->power == FREEZING && READ_ONCE(life->action->done))
-		life->power = pmem_end_alone(life->action) ? RUNNING : FROZEN;
+	if (run->power == FREEZING && READ_ONCE(run->action->done))
+		run->power = pmem_end_alone(run->action) ? RUNNING : FROZEN;
 }
 
-static void step(struct life *life)
+static void step(struct run *run)
 {
-	struct fake_virtio *fake = life->pmem->fake;
-	u32 event = below(life, 100);
+	struct fake_virtio *fake = run->pmem->fake;
+	u32 event = below(run, 100);
 
-	power_has_changed(life);
+	check_power(run);
 	if (event < 30)
-		someone_calls(life);
+		caller_arrives(run);
 	else if (event < 50)
-		host_takes(life);
+		host_takes(run);
 	else if (event < 75)
-		host_answers(life);
+		host_answers(run);
 	else if (event < 80)
 		fake_virtio_interrupt(fake, 0);
 	else if (event < 88)
-		msleep(1 + below(life, 30));
+		msleep(1 + below(run, 30));
 	else if (event < 92)
-		power_changes(life);
+		power_changes(run);
 	else if (event < 94)
-		fake->fail[FAKE_MAP] = one_in(life, 2) ? -ENOMEM : 0;
-	else if (event < 97 && life->temper >= SLOPPY)
+		fake->fail[FAKE_MAP] = one_in(run, 2) ? -ENOMEM : 0;
+	else if (event < 97 && run->behaviour >= FAULTY)
 		fake_virtio_needs_reset(fake);
-	else if (event < 98 && life->temper >= SLOPPY)
-		host_forgets(life);
-	else if (event < 99 && life->temper == HOSTILE)
-		host_misbehaves(life);
+	else if (event < 98 && run->behaviour >= FAULTY)
+		host_forgets(run);
+	else if (event < 99 && run->behaviour == HOSTILE)
+		host_misbehaves(run);
 }
 
-static void live(struct pmem *pmem, enum temper temper, u64 this_seed)
+static void random_run(struct pmem *pmem, enum behaviour behaviour, u64 this_seed)
 {
-	struct life life = { .pmem = pmem, .temper = temper };
+	struct run run = { .pmem = pmem, .behaviour = behaviour };
 	struct fake_virtio *fake = pmem->fake;
 	u32 steps;
 
-	prandom_seed_state(&life.random, this_seed);
+	prandom_seed_state(&run.random, this_seed);
 	fake->features = BIT_ULL(VIRTIO_F_VERSION_1);
-	if (one_in(&life, 2))
+	if (one_in(&run, 2))
 		fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM);
-	if (one_in(&life, 2))
+	if (one_in(&run, 2))
 		fake->features |= BIT_ULL(VIRTIO_RING_F_EVENT_IDX);
-	if (one_in(&life, 2))
+	if (one_in(&run, 2))
 		fake->features |= BIT_ULL(VIRTIO_F_RING_PACKED);
-	/* Of a flush that was lost behind a mapping; the device is given up then. */
-	fake->may_keep = temper == FAIR ? 0 : 2;
-	fake->queue_size = 2 << below(&life, 4);
+	/* The mappings of a flush lost in a reset; the driver then gives the device up. */
+	fake->may_keep = behaviour == CORRECT ? 0 : 2;
+	fake->queue_size = 2 << below(&run, 4);
 	pmem_plug(pmem);
 
-	for (steps = below(&life, 150); steps; steps--)
-		step(&life);
+	for (steps = below(&run, 150); steps; steps--)
+		step(&run);
 
-	/* It ends well, or as it is. */
+	/* Finish properly, or stop in the current state. */
 	fake->fail[FAKE_MAP] = 0;
-	if (temper == FAIR || one_in(&life, 2)) {
+	if (behaviour == CORRECT || one_in(&run, 2)) {
 		memset(fake->fail, 0, sizeof(fake->fail));
-		while (life.count)
-			host_answers(&life);
+		while (run.count)
+			host_answers(&run);
 		fake_virtio_interrupt(fake, 0);
-		if (life.power == FREEZING)
-			life.power = pmem_end(life.action) ? RUNNING : FROZEN;
-	} else if (life.power == FREEZING) {
-		life.power = pmem_end_alone(life.action) ? RUNNING : FROZEN;
+		if (run.power == FREEZING)
+			run.power = pmem_end(run.action) ? RUNNING : FROZEN;
+	} else if (run.power == FREEZING) {
+		run.power = pmem_end_alone(run.action) ? RUNNING : FROZEN;
 	}
-	/* A reset of the function that never ends keeps the device for ever. */
-	if (life.power == FROZEN && (temper == FAIR || life.function_reset || one_in(&life, 2)))
-		power_changes(&life);
+	/* A function reset that does not end would hold the device forever. */
+	if (run.power == FROZEN && (behaviour == CORRECT || run.function_reset || one_in(&run, 2)))
+		power_changes(&run);
 	pmem_unplug(pmem);
 	memset(fake->fail, 0, sizeof(fake->fail));
 
-	/* Answers that come now find no queue; nobody may have got their memory. */
-	while (life.count)
-		host_answers(&life);
-	/* A bio's work item may have a moment's work left. */
+	/* Late answers find no queue, and must not write to memory that is in use again. */
+	while (run.count)
+		host_answers(&run);
+	/* A bio's work item may still be running. */
 	msleep(20);
-	if (temper == FAIR) {
+	if (behaviour == CORRECT) {
 		struct pmem_caller *caller;
 
 		list_for_each_entry(caller, &pmem->callers, list)
@@ -281,53 +280,53 @@ static void live(struct pmem *pmem, enum temper temper, u64 this_seed)
 	fake_virtio_forget(fake);
 }
 
-static void random_lives(struct kunit *test, enum temper temper)
+static void random_runs(struct kunit *test, enum behaviour behaviour)
 {
 	struct pmem *pmem = pmem_create(test);
 	u64 first = seed ?: get_random_u32();
 
-	kunit_info(test, "%u lives from seed %llu\n", lives, first);
-	for (unsigned int i = 0; i < lives; i++) {
-		now = first + i;
-		live(pmem, temper, now);
+	kunit_info(test, "%u runs from seed %llu\n", runs, first);
+	for (unsigned int i = 0; i < runs; i++) {
+		run_seed = first + i;
+		random_run(pmem, behaviour, run_seed);
 		if (READ_ONCE(test->status) == KUNIT_FAILURE)
 			return;
 		cond_resched();
 	}
 }
 
-static void fair_host(struct kunit *test)
+static void correct_host(struct kunit *test)
 {
-	random_lives(test, FAIR);
+	random_runs(test, CORRECT);
 }
 
-static void sloppy_host(struct kunit *test)
+static void faulty_host(struct kunit *test)
 {
-	random_lives(test, SLOPPY);
+	random_runs(test, FAULTY);
 }
 
 static void hostile_host(struct kunit *test)
 {
-	random_lives(test, HOSTILE);
+	random_runs(test, HOSTILE);
 }
 
 static struct kunit_case pmem_random_cases[] = {
-	KUNIT_CASE_SLOW(fair_host),
-	KUNIT_CASE_SLOW(sloppy_host),
+	KUNIT_CASE_SLOW(correct_host),
+	KUNIT_CASE_SLOW(faulty_host),
 	KUNIT_CASE_SLOW(hostile_host),
 	{}
 };
 
-static void say_how_to_repeat(struct kunit *test)
+static void print_seed(struct kunit *test)
 {
 	if (READ_ONCE(test->status) == KUNIT_FAILURE)
-		kunit_err(test, "repeat it by pmem_random_kunit.seed=%llu pmem_random_kunit.lives=1\n",
-			  now);
+		kunit_err(test, "to repeat: pmem_random_kunit.seed=%llu pmem_random_test.lives=1\n",
+			  run_seed);
 }
 
 static struct kunit_suite pmem_random_suite = {
 	.name = "virtio_pmem_random",
-	.exit = say_how_to_repeat,
+	.exit = print_seed,
 	.test_cases = pmem_random_cases,
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The words of which tests of a virtio-pmem driver are made; see pmem_script.h. */
+/* Helpers for tests of a virtio-pmem driver; see pmem_script.h. */
 
 #include "pmem_script.h"
 
@@ -13,7 +13,7 @@
 #include <uapi/linux/virtio_ids.h>
 #include <uapi/linux/virtio_pmem.h>
 
-/* Waits until a thread has got as far as it gets by itself: it is done, or it sleeps. */
+/* Waits until a thread is done or sleeps. */
 static void pmem_settle(struct task_struct *task, bool *called, bool *done)
 {
 	while (!READ_ONCE(*done)) {
@@ -44,7 +44,7 @@ static void pmem_ended(struct pmem_caller *caller, int result)
 	caller->by_worker = current->flags & PF_WQ_WORKER;
 	caller->place = ++pmem->ended;
 	atomic_inc(&caller->ended);
-	/* Whoever sees it sees the result, too. */
+	/* Publishes the result. */
 	smp_store_release(&caller->done, true);
 	wake_up(&pmem->fake->wait);
 }
@@ -98,7 +98,7 @@ static struct pmem_caller *pmem_bio(struct pmem *pmem, blk_opf_t opf)
 	bio_init(&caller->bio, NULL, NULL, 0, opf);
 	caller->bio.bi_end_io = pmem_end_io;
 
-	/* What pmem_submit_bio() does at its end. */
+	/* Like the end of pmem_submit_bio(). */
 	result = nvdimm_flush(pmem->region, &caller->bio);
 	if (result != NVDIMM_FLUSH_ASYNC) {
 		if (result)
@@ -124,13 +124,13 @@ void pmem_ends(struct pmem_caller *caller, int result)
 
 	if (!wait_event_timeout(pmem->fake->wait, pmem_has_ended(caller),
 				msecs_to_jiffies(FAKE_LIMIT)))
-		KUNIT_FAIL_AND_ABORT(pmem->test, "a caller waits for ever");
+		KUNIT_FAIL_AND_ABORT(pmem->test, "a caller does not end");
 	KUNIT_EXPECT_EQ(pmem->test, result, caller->result);
 }
 
 void pmem_waits(struct pmem_caller *caller)
 {
-	/* Whoever was woken has run by then. */
+	/* Enough for any caller that was woken. */
 	msleep(50);
 	KUNIT_EXPECT_FALSE(caller->pmem->test, pmem_has_ended(caller));
 }
@@ -140,8 +140,8 @@ void pmem_check(struct pmem *pmem)
 	struct pmem_caller *caller, *next;
 
 	list_for_each_entry_safe(caller, next, &pmem->callers, list) {
-		KUNIT_EXPECT_EQ_MSG(pmem->test, 1, atomic_read(&caller->ended), "a caller's ends");
-		/* A driver may still have it; a leak is better than a crash. */
+		KUNIT_EXPECT_EQ_MSG(pmem->test, 1, atomic_read(&caller->ended), "times ended");
+		/* The driver may still use it: leak it. */
 		if (!pmem_has_ended(caller))
 			continue;
 		if (!caller->result)
@@ -156,7 +156,7 @@ void pmem_check(struct pmem *pmem)
 
 /* The host. */
 
-/* It is a flush, and nothing else. */
+/* Checks that a request is a well-formed flush. */
 static struct fake_request *pmem_flush(struct pmem *pmem, struct fake_request *request)
 {
 	struct virtio_pmem_req content = { .type = cpu_to_le32(~0U) };
@@ -175,7 +175,7 @@ struct fake_request *pmem_take(struct pmem *pmem)
 	struct fake_request *request = fake_virtio_take(pmem->fake, 0);
 
 	if (!request)
-		KUNIT_FAIL_AND_ABORT(pmem->test, "no flush comes");
+		KUNIT_FAIL_AND_ABORT(pmem->test, "the driver sends no flush");
 	return pmem_flush(pmem, request);
 }
 
@@ -196,7 +196,7 @@ void pmem_answer_silently(struct pmem *pmem, struct fake_request *request, u32 s
 	fake_virtio_used(pmem->fake, 0, request->id, sizeof(response));
 }
 
-/* Whether a host with EVENT_IDX interrupts for the element that it has used last. */
+/* Returns whether EVENT_IDX demands an interrupt for the last used element. */
 static bool pmem_event_is_wanted(struct pmem *pmem)
 {
 	struct fake_queue *queue = &pmem->fake->queues[0];
@@ -226,18 +226,18 @@ struct fake_request *pmem_lose(struct pmem *pmem)
 	return request;
 }
 
-/* The host answers well all that comes, until something has happened. */
-static void pmem_serve_until(struct pmem *pmem, bool (*happened)(void *data), void *data)
+/* The host reports success for all flushes until a condition is true. */
+static void pmem_serve_until(struct pmem *pmem, bool (*condition)(void *data), void *data)
 {
 	struct fake_virtio *fake = pmem->fake;
 
-	while (!happened(data)) {
+	while (!condition(data)) {
 		struct fake_request *request;
 
 		if (!wait_event_timeout(fake->wait,
-					happened(data) || fake_virtio_has_request(fake, 0),
+					condition(data) || fake_virtio_has_request(fake, 0),
 					msecs_to_jiffies(FAKE_LIMIT)))
-			KUNIT_FAIL_AND_ABORT(pmem->test, "nothing happens any more");
+			KUNIT_FAIL_AND_ABORT(pmem->test, "no further flush");
 		request = pmem_try_take(pmem);
 		if (request)
 			pmem_answer(pmem, request, 0);
@@ -268,7 +268,7 @@ void pmem_works(struct pmem *pmem)
 	pmem_ends(flusher, 0);
 }
 
-/* What happens besides. */
+/* Operations in threads of their own. */
 
 static int pmem_act(void *data)
 {
@@ -276,7 +276,7 @@ static int pmem_act(void *data)
 
 	WRITE_ONCE(action->called, true);
 	action->result = action->run(action->pmem);
-	/* Whoever sees it sees the result, too. */
+	/* Publishes the result. */
 	smp_store_release(&action->done, true);
 	wake_up(&action->pmem->fake->wait);
 	return 0;
@@ -294,7 +294,7 @@ static void pmem_forget_action(void *data)
 {
 	struct pmem_action *action = data;
 
-	/* If it is not, the test has failed. */
+	/* An action that has not ended: the test has failed. */
 	while (!pmem_action_done(action)) {
 		fake_virtio_break(action->pmem->fake);
 		msleep(100);
@@ -337,7 +337,7 @@ int pmem_end_alone(struct pmem_action *action)
 
 	if (!wait_event_timeout(pmem->fake->wait, pmem_action_done(action),
 				msecs_to_jiffies(FAKE_LIMIT)))
-		KUNIT_FAIL_AND_ABORT(pmem->test, "it does not end");
+		KUNIT_FAIL_AND_ABORT(pmem->test, "the operation does not end");
 	return pmem_forget(action);
 }
 
@@ -424,10 +424,10 @@ static int pmem_look_for_region(struct device *dev, void *data)
 }
 
 /*
- * The region is about to go. A namespace's block device would now refuse new submissions and wait
- * for those that are in the driver, since they hold its queue. Bios that were taken do not.
+ * The region is being removed. A namespace's block device would now refuse new submissions and wait
+ * for those inside the driver, which hold its queue. Bios that the driver has taken do not hold it.
  */
-static void pmem_region_goes(void *data)
+static void pmem_region_removed(void *data)
 {
 	struct pmem *pmem = data;
 	struct pmem_caller *caller;
@@ -443,7 +443,7 @@ struct nd_region *pmem_find_region(struct pmem *pmem)
 {
 	struct device *dev = NULL;
 
-	/* It is registered in the background. */
+	/* The region is registered asynchronously. */
 	for (unsigned int i = 0; i < 100; i++) {
 		device_for_each_child(&pmem->fake->vdev.dev, &dev, pmem_look_for_region);
 		if (dev && device_is_bound(dev))
@@ -456,7 +456,7 @@ struct nd_region *pmem_find_region(struct pmem *pmem)
 		return NULL;
 
 	pmem->region = to_nd_region(dev);
-	KUNIT_EXPECT_EQ(pmem->test, 0, devm_add_action(dev, pmem_region_goes, pmem));
+	KUNIT_EXPECT_EQ(pmem->test, 0, devm_add_action(dev, pmem_region_removed, pmem));
 	put_device(dev);
 	return pmem->region;
 }
@@ -477,7 +477,7 @@ struct pmem *pmem_create(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, pmem);
 	pmem->test = test;
 	INIT_LIST_HEAD(&pmem->callers);
-	/* The last to go; before it, fake_virtio_create()'s own unplugs the device. */
+	/* Runs last; before it, fake_virtio_create()'s action unplugs the device. */
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, pmem_destroy, pmem));
 	pmem->fake = fake_virtio_create(test, VIRTIO_ID_PMEM);
 	pmem->fake->checks_mappings = true;

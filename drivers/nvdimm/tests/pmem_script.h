@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The words of which tests of a virtio-pmem driver are made: a device, those who ask it for a
- * flush, and its host. A test is a list of events, and of who has ended how:
+ * Helpers for tests of a virtio-pmem driver: a device, the callers that request flushes, and the
+ * host. A test is a list of events, with the results that callers get:
  *
  *	struct pmem *pmem = pmem_plugged(test);
  *	struct pmem_caller *early = pmem_sleeper(pmem), *late;
@@ -14,9 +14,9 @@
  *	pmem_ends(late, 0);
  *	pmem_unplug(pmem);
  *
- * The words know nothing of how many flushes the driver keeps in flight. What they always check,
- * for every caller: it ends once, and if it ends well, the host has by then answered well a flush
- * that was made available after the caller arrived.
+ * The helpers do not depend on how many flushes the driver keeps in flight. They check for each
+ * caller that it ends once, and that it succeeds only after the host has reported success for a
+ * flush that was made available after the caller arrived.
  */
 #ifndef _TESTS_KUNIT_PMEM_SCRIPT_H
 #define _TESTS_KUNIT_PMEM_SCRIPT_H
@@ -27,7 +27,7 @@
 
 struct nd_region;
 
-/* Where the device's memory is said to be. There is none, and nobody looks. */
+/* The range that the device reports. There is no memory, and no access to it. */
 #define PMEM_START	0x100000000000ULL
 #define PMEM_SIZE	0x10000000ULL
 
@@ -35,13 +35,13 @@ struct pmem {
 	struct kunit *test;
 	struct fake_virtio *fake;
 	struct nd_region *region;	/* NULL if there is none (any more) */
-	u64 durable;	/* what was stored before this time, by the device's clock */
+	u64 durable;	/* stores before this time are durable; by the device's clock */
 	struct list_head callers;
 	unsigned int ended;	/* how many callers have ended */
-	bool by_event;	/* pmem_answer() interrupts only where EVENT_IDX asks for it */
+	bool by_event;	/* pmem_answer() interrupts only if EVENT_IDX demands it */
 };
 
-/* Who asks for a flush: a thread that sleeps until it is done, a bio with FUA, or one without. */
+/* A caller: a thread that sleeps until the flush is done, a bio with FUA, or one with PREFLUSH. */
 struct pmem_caller {
 	struct pmem *pmem;
 	struct list_head list;
@@ -49,14 +49,14 @@ struct pmem_caller {
 	struct bio bio;
 	u64 arrived;
 	bool called, done;
-	atomic_t ended;	/* how often */
+	atomic_t ended;	/* number of times */
 	int result;
-	unsigned int place;	/* among all who have ended, from 1 */
-	bool was_durable;	/* when it ended */
-	bool by_worker;	/* it was ended by a work item */
+	unsigned int place;	/* in the order in which callers ended, from 1 */
+	bool was_durable;	/* its stores were durable when it ended */
+	bool by_worker;	/* ended by a work item */
 };
 
-/* Something that takes its time, and happens besides. */
+/* An operation in a thread of its own. */
 struct pmem_action {
 	int (*run)(struct pmem *pmem);
 	struct pmem *pmem;
@@ -68,64 +68,64 @@ struct pmem_action {
 /* A device with a good configuration, not plugged. */
 struct pmem *pmem_create(struct kunit *test);
 
-/* Plugs the device; without a driver bound to it, or a region, the test has failed. */
+/* Plugs the device. Fails the test if no driver is bound or no region registered. */
 void pmem_plug(struct pmem *pmem);
 
-/* Both. */
+/* Creates and plugs a device. */
 struct pmem *pmem_plugged(struct kunit *test);
 
 /* Finds the region and waits until it is enabled; NULL if there is none. */
 struct nd_region *pmem_find_region(struct pmem *pmem);
 
-/* A caller arrives. It has joined, or has been refused, when these return. */
+/* A caller arrives. When these return, it has joined a batch or has ended. */
 struct pmem_caller *pmem_sleeper(struct pmem *pmem);
 struct pmem_caller *pmem_writer(struct pmem *pmem);
 struct pmem_caller *pmem_flusher(struct pmem *pmem);
 
-/* The caller ends, now or soon, with this error or 0. */
+/* Waits for the caller's end, and checks its result. */
 void pmem_ends(struct pmem_caller *caller, int result);
 
-/* The caller has not ended, and does not without another event. */
+/* Checks that the caller has not ended and does not without another event. */
 void pmem_waits(struct pmem_caller *caller);
 
-/* Whether it has ended. */
+/* Returns whether the caller has ended. */
 bool pmem_has_ended(struct pmem_caller *caller);
 
-/* The host takes the next flush. It has to come. */
+/* The host waits for the next flush and takes it. Aborts the test if there is none. */
 struct fake_request *pmem_take(struct pmem *pmem);
 
-/* As pmem_take(), but NULL if there is none now. */
+/* Like pmem_take(), but returns NULL if there is none now. */
 struct fake_request *pmem_try_take(struct pmem *pmem);
 
-/* The host answers it with this status. */
+/* The host answers a request with this status. */
 void pmem_answer(struct pmem *pmem, struct fake_request *request, u32 status);
 
-/* As pmem_answer(), but without the interrupt. */
+/* Like pmem_answer(), but without the interrupt. */
 void pmem_answer_silently(struct pmem *pmem, struct fake_request *request, u32 status);
 
-/* The function is reset while the host works on the next flush, and does not answer it in time. */
+/* The host takes the next flush, and does not answer it before a function reset. */
 struct fake_request *pmem_lose(struct pmem *pmem);
 
-/* The host answers well all that comes, until the caller has ended. */
+/* The host reports success for all flushes until the caller has ended. */
 void pmem_serve(struct pmem *pmem, struct pmem_caller *caller);
 
-/* @run begins; it has ended or sleeps when this returns. */
+/* Starts @run in a thread; when this returns, it has ended or sleeps. */
 struct pmem_action *pmem_begin(struct pmem *pmem, int (*run)(struct pmem *pmem));
 
-/* Waits for its end while the host answers well all that comes; returns its result, forgets it. */
+/* Waits for the end while the host reports success for all flushes; returns the result. */
 int pmem_end(struct pmem_action *action);
 
-/* As pmem_end(), but the host answers nothing. */
+/* Like pmem_end(), but the host answers no flush. */
 int pmem_end_alone(struct pmem_action *action);
 
-/* Both. The device unplugged, frozen, and so on; the latter return the driver's answer. */
+/* Begin and end an operation; all but pmem_unplug() return the driver's result. */
 void pmem_unplug(struct pmem *pmem);
 int pmem_freeze(struct pmem *pmem);
 int pmem_restore(struct pmem *pmem);
 int pmem_reset_prepare(struct pmem *pmem);
 int pmem_reset_done(struct pmem *pmem);
 
-/* The same for pmem_begin(). */
+/* The same operations, for pmem_begin(). */
 int pmem_do_unplug(struct pmem *pmem);
 int pmem_do_freeze(struct pmem *pmem);
 int pmem_do_restore(struct pmem *pmem);
@@ -133,16 +133,16 @@ int pmem_do_reset_prepare(struct pmem *pmem);
 int pmem_do_reset_done(struct pmem *pmem);
 int pmem_do_shutdown(struct pmem *pmem);
 
-/* Waits until the device has been reset this often. */
+/* Waits until the device has been reset this many times. */
 void pmem_was_reset(struct pmem *pmem, unsigned int times);
 
 /*
- * Everybody has ended once, and nobody well without reason. Forgets them. It is done at the end of
- * each test, too.
+ * Checks that each caller has ended once, and succeeded only after a flush; frees the callers. Also
+ * done at the end of each test.
  */
 void pmem_check(struct pmem *pmem);
 
-/* A new caller is served. */
+/* Checks that a new caller of each kind succeeds. */
 void pmem_works(struct pmem *pmem);
 
 #endif
