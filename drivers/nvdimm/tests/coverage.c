@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Writes the counters of instrumented Rust code to a file of the host when the kernel halts. That
- * is after the tests, and UML can write files where no file system of its own is needed.
+ * Writes the counters of instrumented Rust code to a file of the host when the kernel halts, which
+ * is after the tests. UML can write to the host directly, without a file system.
  */
 
 #include <linux/errno.h>
@@ -16,7 +16,7 @@
 
 static char *file;
 module_param(file, charp, 0444);
-MODULE_PARM_DESC(file, "Where the counters go; nowhere without it");
+MODULE_PARM_DESC(file, "File on the host for the counters; without it they are not written");
 
 static int write_counters(struct notifier_block *block, unsigned long event, void *data)
 {
@@ -46,7 +46,7 @@ static int write_counters(struct notifier_block *block, unsigned long event, voi
 
 static struct notifier_block coverage_block = {
 	.notifier_call = write_counters,
-	/* The last one. */
+	/* Runs last. */
 	.priority = INT_MIN,
 };
 

@@ -4,7 +4,7 @@
 
 #include <linux/compiler.h>
 
-/* Made by the linker, if there is anything that counts. */
+/* Defined by the linker if there is instrumented code. */
 extern const char __start___llvm_prf_cnts[] __weak;
 extern const char __stop___llvm_prf_cnts[] __weak;
 

@@ -24,9 +24,9 @@ static int fake_flush(struct nd_region *nd_region, struct bio *bio)
 	if (call >= ARRAY_SIZE(fake->calls))
 		return 0;
 	fake->calls[call].bio = bio;
-	fake->calls[call].seen = READ_ONCE(fake->memory[0]);
+	fake->calls[call].first_byte = READ_ONCE(fake->memory[0]);
 	answer = fake->answers[call];
-	/* Nobody can take what is not there. */
+	/* Without a bio there is nothing to take. */
 	if (answer > 0 && !bio)
 		return -EINVAL;
 
@@ -36,7 +36,7 @@ static int fake_flush(struct nd_region *nd_region, struct bio *bio)
 	return NVDIMM_FLUSH_ASYNC;
 }
 
-/* There is nobody who could make bad memory good. */
+/* Bad memory cannot be repaired. */
 static int fake_ndctl(struct nvdimm_bus_descriptor *desc, struct nvdimm *nvdimm, unsigned int cmd,
 		      void *buf, unsigned int buf_len, int *cmd_rc)
 {
@@ -68,7 +68,7 @@ struct fake_region *fake_region(struct kunit *test, unsigned long flags, bool ca
 	struct fake_region *fake;
 
 	if (size < SZ_4M)
-		kunit_skip(test, "no memory was given");
+		kunit_skip(test, "needs the parameters start and size");
 
 	fake = kunit_kzalloc(test, sizeof(*fake), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, fake);
@@ -77,7 +77,7 @@ struct fake_region *fake_region(struct kunit *test, unsigned long flags, bool ca
 	fake->memory = memremap(start, size, MEMREMAP_WB);
 	KUNIT_ASSERT_NOT_NULL(test, fake->memory);
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, fake_unmap, fake->memory));
-	/* Neither old data nor what libnvdimm would take for its own. */
+	/* Removes old data, which libnvdimm could take for an info block. */
 	memset(fake->memory, 0, size);
 
 	fake->parent = kunit_device_register(test, "fake-region");
@@ -108,7 +108,7 @@ static int is_disk(struct device *dev, const void *data)
 	return dev->devt && !strncmp(dev_name(dev), "pmem", strlen("pmem"));
 }
 
-/* Return the number of the region's disk, or 0 as long as there is none. */
+/* Returns the device number of the region's disk, or 0 if there is none yet. */
 static dev_t find_disk(struct fake_region *fake)
 {
 	struct device *namespace, *disk;
@@ -129,7 +129,7 @@ void fake_region_open(struct kunit *test, struct fake_region *fake)
 {
 	int tries;
 
-	/* libnvdimm makes the disk in the background. */
+	/* libnvdimm creates the disk asynchronously. */
 	for (tries = 0; tries < 1000; tries++) {
 		dev_t number = find_disk(fake);
 		struct file *file;
@@ -145,7 +145,7 @@ void fake_region_open(struct kunit *test, struct fake_region *fake)
 		}
 		msleep(20);
 	}
-	KUNIT_FAIL_AND_ABORT(test, "the disk does not appear");
+	KUNIT_FAIL_AND_ABORT(test, "the region has no disk");
 }
 
 void fake_region_remove(struct kunit *test, struct fake_region *fake)
@@ -154,5 +154,5 @@ void fake_region_remove(struct kunit *test, struct fake_region *fake)
 	kunit_device_unregister(test, fake->parent);
 }
 
-MODULE_DESCRIPTION("KUnit tests of libnvdimm's contract with providers that flush");
+MODULE_DESCRIPTION("KUnit tests of libnvdimm's flush interface for region providers");
 MODULE_LICENSE("GPL");

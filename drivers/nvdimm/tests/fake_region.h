@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A region of libnvdimm for tests, with a disk that works: its memory is reserved memory that the
- * module parameters "start" and "size" name, and its flush callback does what the test says and
- * records what it was asked.
+ * A libnvdimm region for tests, with a working disk. Its memory is reserved memory, given by the
+ * module parameters "start" and "size". Its flush callback returns what the test has set, and
+ * records its calls.
  */
 #ifndef _FAKE_REGION_H
 #define _FAKE_REGION_H
@@ -12,16 +12,16 @@
 #include <linux/sizes.h>
 #include <kunit/test.h>
 
-/* What the provider does when it is asked to flush, instead of returning a value. */
-#define FAKE_TAKE_AND_END	1000	/* takes the bio, completes it, and only then returns */
+/* An answer of the provider beside the callback's return values. */
+#define FAKE_TAKE_AND_END	1000	/* takes the bio and completes it before returning */
 
 /* One page that cannot be written. */
 #define FAKE_BAD_PAGE		(SZ_1M / PAGE_SIZE)
 
 struct fake_call {
 	struct bio *bio;
-	/* The first byte of the first page when the callback was called. */
-	u8 seen;
+	/* The region's first byte at the time of the call. */
+	u8 first_byte;
 };
 
 struct fake_region {
@@ -29,10 +29,10 @@ struct fake_region {
 	struct nvdimm_bus *bus;
 	struct nd_region *region;
 	struct block_device *bdev;
-	/* A mapping of the memory that is not the disk's. */
+	/* The test's own mapping of the memory. */
 	u8 *memory;
 
-	/* What the callback returns each time, 0 where nothing is said. */
+	/* What each call of the callback returns; 0 by default. */
 	int answers[8];
 	struct fake_call calls[8];
 	unsigned int count;
@@ -42,15 +42,15 @@ struct fake_region {
 };
 
 /*
- * Make a region with these flags, and with a callback or without, which is gone at the end of the
- * test. Its memory is filled with zeroes. Skips the test if there is no memory.
+ * Creates a region with these flags, and with or without a callback, which exists until the end of
+ * the test. Its memory is filled with zeroes. Skips the test if no memory was given.
  */
 struct fake_region *fake_region(struct kunit *test, unsigned long flags, bool callback);
 
-/* Wait for the disk of a region, and open it. */
+/* Waits for the disk of a region, and opens it. */
 void fake_region_open(struct kunit *test, struct fake_region *fake);
 
-/* Unregister a region before the end of the test. */
+/* Unregisters a region before the end of the test. */
 void fake_region_remove(struct kunit *test, struct fake_region *fake);
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Gives kmemleak the time to look for what the tests before this one have left behind. With the
- * argument kmemleak.verbose=1 it reports to the kernel's log, where whoever runs the tests looks.
+ * Gives kmemleak time to scan for leaks of the tests before this one. With the argument
+ * kmemleak.verbose=1 it reports them to the kernel's log.
  */
 
 #include <kunit/test.h>
@@ -9,7 +9,7 @@
 #include <linux/module.h>
 #include <linux/time-internal.h>
 
-/* It scans every ten minutes, and reports what has not changed from one scan to the next. */
+/* It scans every ten minutes, and reports objects unchanged from one scan to the next. */
 #define SCANS	(3 * 600)
 
 static void kmemleak_scans(struct kunit *test)
@@ -31,5 +31,5 @@ static struct kunit_suite leak_suite = {
 
 kunit_test_suite(leak_suite);
 
-MODULE_DESCRIPTION("Time for kmemleak to look for what tests have left behind");
+MODULE_DESCRIPTION("Time for kmemleak to find leaks of the KUnit tests");
 MODULE_LICENSE("GPL");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What nvdimm_flush() and nvdimm_has_flush() make of a provider. */
+/* The results of nvdimm_flush() and nvdimm_has_flush() for a provider's flush callback. */
 #include "fake_region.h"
 
 struct answer {
@@ -19,8 +19,8 @@ static const struct answer answers[] = {
 
 KUNIT_ARRAY_PARAM_DESC(answers, answers, name);
 
-/* The callback gets the very bio, and its answer is passed on or becomes -EIO. */
-static void answer_is_passed_on(struct kunit *test)
+/* The callback gets the bio itself, and its result is passed on or becomes -EIO. */
+static void result_is_passed_on(struct kunit *test)
 {
 	struct fake_region *fake = fake_region(test, BIT(ND_REGION_ASYNC), true);
 	const struct answer *answer = test->param_value;
@@ -33,7 +33,7 @@ static void answer_is_passed_on(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, &bio, fake->calls[0].bio);
 	KUNIT_EXPECT_EQ(test, BLK_STS_OK, bio.bi_status);
 
-	/* A provider takes nothing where there is no bio. */
+	/* Without a bio there is nothing to take. */
 	if (answer->provider > 0)
 		return;
 	fake->answers[1] = answer->provider;
@@ -42,8 +42,8 @@ static void answer_is_passed_on(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, fake->calls[1].bio);
 }
 
-/* Only a region that needs its provider's flushes and has them is known to flush. */
-static void callback_is_known(struct kunit *test)
+/* nvdimm_has_flush() returns 1 only for regions with ND_REGION_ASYNC and a callback. */
+static void has_flush(struct kunit *test)
 {
 	unsigned int with_flag, with_callback;
 
@@ -51,16 +51,16 @@ static void callback_is_known(struct kunit *test)
 		for (with_callback = 0; with_callback < 2; with_callback++) {
 			struct fake_region *fake = fake_region(test,
 				with_flag ? BIT(ND_REGION_ASYNC) : 0, with_callback);
-			int known = with_flag && with_callback ? 1 : -ENXIO;
+			int expected = with_flag && with_callback ? 1 : -ENXIO;
 
-			KUNIT_EXPECT_EQ_MSG(test, known, nvdimm_has_flush(fake->region),
+			KUNIT_EXPECT_EQ_MSG(test, expected, nvdimm_has_flush(fake->region),
 					    "flag %u, callback %u", with_flag, with_callback);
 			fake_region_remove(test, fake);
 		}
 	}
 }
 
-/* The end of a namespace is a flush by somebody who waits. */
+/* The removal of a namespace flushes synchronously. */
 static void removal_flushes(struct kunit *test)
 {
 	struct fake_region *fake = fake_region(test, BIT(ND_REGION_ASYNC), true);
@@ -73,8 +73,8 @@ static void removal_flushes(struct kunit *test)
 }
 
 static struct kunit_case cases[] = {
-	KUNIT_CASE_PARAM(answer_is_passed_on, answers_gen_params),
-	KUNIT_CASE(callback_is_known),
+	KUNIT_CASE_PARAM(result_is_passed_on, answers_gen_params),
+	KUNIT_CASE(has_flush),
 	KUNIT_CASE(removal_flushes),
 	{}
 };

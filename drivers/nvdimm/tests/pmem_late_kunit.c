@@ -137,7 +137,7 @@ static void two_stale_answers_at_once(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* A driver is bound again; memory of the old binding's response has not been reused. */
+/* The driver is bound again; the memory of the lost response has not been reused. */
 static void stale_answer_to_next_driver(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -269,8 +269,8 @@ static void many_lost_flushes(struct kunit *test)
 }
 
 /*
- * Behind an IOMMU or a bounce buffer the driver cannot keep only the response mapped, which the host
- * may still write. So the whole request stays mapped for good, and the device is given up.
+ * Behind an IOMMU or a bounce buffer the driver cannot keep just the response mapped, which the
+ * host may still write. So the whole request stays mapped for good, and the device is given up.
  */
 static void lost_behind_a_mapping(struct kunit *test)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A virtio-pmem driver with hosts that are slow, that hang, and that are gone. The driver's limit
- * (its parameter timeout) has to be 60 s or more; each tick of it costs time, so keep it short.
+ * A virtio-pmem driver with hosts that are slow, hang, or are gone. The driver's parameter timeout
+ * has to be 60 s or more; each timer tick of it takes real time, so keep it short.
  */
 
 #include "pmem_script.h"
@@ -9,7 +9,7 @@
 #include <linux/delay.h>
 #include <linux/ktime.h>
 
-/* One flush takes longer than most, while the driver is removed in good order. */
+/* A flush is slow, but within the timeout, while the driver is removed. */
 static void slow_flush_during_removal(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -25,7 +25,7 @@ static void slow_flush_during_removal(struct kunit *test)
 	pmem_ends(writer, 0);
 }
 
-/* The bus may wait a minute for a function that comes back from a reset. */
+/* PCI may wait a minute for a function after its reset. */
 static void slow_function_reset(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -41,8 +41,8 @@ static void slow_function_reset(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The device was given up before the reset came to its end: it must not be reported as working. */
-static void function_reset_ends_too_late(struct kunit *test)
+/* The device was given up before the reset ended: it must not be reported as working. */
+static void function_reset_after_timeout(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 
@@ -54,7 +54,7 @@ static void function_reset_ends_too_late(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-static void resume_comes_too_late(struct kunit *test)
+static void resume_after_timeout(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 
@@ -65,7 +65,7 @@ static void resume_comes_too_late(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* Breaking a queue calls nothing back, and the removal that waits must notice it soon. */
+/* A broken queue causes no callback, and a removal that waits must still detect it soon. */
 static void pulled_out_during_removal(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -84,7 +84,7 @@ static void pulled_out_during_removal(struct kunit *test)
 	pmem_ends(writer, -EIO);
 }
 
-/* Whatever waits for an answer of the host notices that the queue broke. */
+/* All operations that wait for the host's answer detect a broken queue. */
 static void pulled_out_while_waiting(struct kunit *test)
 {
 	static int (*const waits[])(struct pmem *pmem) = {
@@ -111,8 +111,8 @@ static void pulled_out_while_waiting(struct kunit *test)
 	}
 }
 
-/* A device that was pulled out has all bits of its status set, that for a reset among them. */
-static void gone(struct kunit *test)
+/* The status of a device that was pulled out has all bits set, including NEEDS_RESET. */
+static void device_gone(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper = pmem_sleeper(pmem);
@@ -125,13 +125,13 @@ static void gone(struct kunit *test)
 	pmem_ends(writer, -EIO);
 	pmem_ends(pmem_sleeper(pmem), -EIO);
 	KUNIT_EXPECT_EQ(test, resets, pmem->fake->count[FAKE_RESET]);
-	/* The core would complain of the status, and the test does not look for that. */
+	/* The core would warn about the status, which is not tested here. */
 	pmem->fake->gone = false;
 	pmem_end_alone(pmem_begin(pmem, pmem_do_unplug));
 }
 
 /* A suspend neither waits for such a device nor resets it. */
-static void gone_while_freezing(struct kunit *test)
+static void device_gone_while_freezing(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper = pmem_sleeper(pmem);
@@ -150,7 +150,7 @@ static void gone_while_freezing(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The host never acknowledges a reset; its transport waits for ever. */
+/* The host never acknowledges a reset, so the transport waits forever. */
 static struct stall {
 	struct completion begun, go;
 	unsigned int resets;
@@ -172,13 +172,13 @@ static void stall_next_reset(struct pmem *pmem)
 	pmem->fake->hook = stall_at_reset;
 }
 
-static void stalled(struct pmem *pmem)
+static void wait_for_stall(struct pmem *pmem)
 {
 	KUNIT_ASSERT_NE(pmem->test, 0,
 			wait_for_completion_timeout(&stall.begun, msecs_to_jiffies(FAKE_LIMIT)));
 }
 
-static void go_on(void *data)
+static void end_stall(void *data)
 {
 	complete_all(&stall.go);
 }
@@ -194,7 +194,7 @@ static void reset_is_never_acknowledged(struct kunit *test)
 		struct pmem_action *action = NULL;
 		struct pmem_caller *sleeper = NULL;
 
-		KUNIT_ASSERT_EQ(test, 0, kunit_add_action(test, go_on, NULL));
+		KUNIT_ASSERT_EQ(test, 0, kunit_add_action(test, end_stall, NULL));
 		stall_next_reset(pmem);
 		if (resets[i]) {
 			action = pmem_begin(pmem, resets[i]);
@@ -202,12 +202,12 @@ static void reset_is_never_acknowledged(struct kunit *test)
 			sleeper = pmem_sleeper(pmem);
 			fake_virtio_needs_reset(pmem->fake);
 		}
-		stalled(pmem);
+		wait_for_stall(pmem);
 		if (!sleeper)
 			sleeper = pmem_sleeper(pmem);
 		pmem_ends(sleeper, -EIO);
 		pmem_ends(pmem_writer(pmem), -EIO);
-		kunit_release_action(test, go_on, NULL);
+		kunit_release_action(test, end_stall, NULL);
 		if (action)
 			pmem_end_alone(action);
 		pmem->fake->hook = NULL;
@@ -217,7 +217,7 @@ static void reset_is_never_acknowledged(struct kunit *test)
 	}
 }
 
-/* A device that asks for a reset answers no more, and suspend must not wait for it. */
+/* A device that needs a reset sends no answers, and suspend must not wait for them. */
 static void needs_reset_while_freezing(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -243,12 +243,12 @@ static void needs_reset_while_freezing(struct kunit *test)
 static struct kunit_case pmem_limit_cases[] = {
 	KUNIT_CASE(slow_flush_during_removal),
 	KUNIT_CASE(slow_function_reset),
-	KUNIT_CASE(function_reset_ends_too_late),
-	KUNIT_CASE(resume_comes_too_late),
+	KUNIT_CASE(function_reset_after_timeout),
+	KUNIT_CASE(resume_after_timeout),
 	KUNIT_CASE(pulled_out_during_removal),
 	KUNIT_CASE(pulled_out_while_waiting),
-	KUNIT_CASE(gone),
-	KUNIT_CASE(gone_while_freezing),
+	KUNIT_CASE(device_gone),
+	KUNIT_CASE(device_gone_while_freezing),
 	KUNIT_CASE(reset_is_never_acknowledged),
 	KUNIT_CASE(needs_reset_while_freezing),
 	{}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A virtio-pmem driver is bound, or is not, to devices that offer this and that. */
+/* Probe of a virtio-pmem driver: valid and invalid devices, and errors. */
 
 #include "pmem_script.h"
 
@@ -9,7 +9,7 @@
 #include <linux/virtio_pmem.h>
 #include "nd.h"
 
-/* What the configuration space says. */
+/* Ranges in the configuration space. */
 static const struct range_case {
 	const char *name;
 	u64 start, size;
@@ -25,7 +25,7 @@ static const struct range_case {
 	{ "the whole address space and more", PMEM_START, U64_MAX, false },
 	{ "start wraps", -PAGE_SIZE, 2 * PAGE_SIZE, false },
 	{ "size wraps", 2 * PAGE_SIZE, -PAGE_SIZE, false },
-	{ "ones", U64_MAX, U64_MAX, false },
+	{ "all ones", U64_MAX, U64_MAX, false },
 };
 
 static void range_to_desc(const struct range_case *range, char *desc)
@@ -54,8 +54,8 @@ static void expect_region(struct pmem *pmem, u64 start, u64 size)
 	KUNIT_EXPECT_TRUE(pmem->test, test_bit(ND_REGION_PAGEMAP, &pmem->region->flags));
 }
 
-/* The device is there, and nobody is bound to it. */
-static void is_refused(struct pmem *pmem)
+/* Plugs the device, and checks that probe fails and leaves nothing. */
+static void expect_no_probe(struct pmem *pmem)
 {
 	KUNIT_EXPECT_EQ(pmem->test, 0, fake_virtio_plug(pmem->fake));
 	KUNIT_EXPECT_FALSE(pmem->test, fake_virtio_is_bound(pmem->fake));
@@ -72,7 +72,7 @@ static void config_range(struct kunit *test)
 
 	set_config(pmem, range->start, range->size);
 	if (!range->good) {
-		is_refused(pmem);
+		expect_no_probe(pmem);
 		return;
 	}
 	pmem_plug(pmem);
@@ -81,7 +81,7 @@ static void config_range(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* Whose memory it is, is for the namespace's driver to find out: it asks for the range. */
+/* Only the namespace's driver detects this conflict, when it requests the range. */
 static void config_overlaps_ram(struct kunit *test)
 {
 	struct pmem *pmem = pmem_create(test);
@@ -99,16 +99,16 @@ static void no_config(struct kunit *test)
 	struct pmem *pmem = pmem_create(test);
 
 	pmem->fake->ops.get = NULL;
-	is_refused(pmem);
+	expect_no_probe(pmem);
 }
 
-static u32 counts_up(struct virtio_device *vdev)
+static u32 config_generation(struct virtio_device *vdev)
 {
 	struct fake_virtio *fake = container_of(vdev, struct fake_virtio, vdev);
 	struct virtio_pmem_config *config = (void *)fake->config;
 	static u32 generation;
 
-	/* The first answers belong to different generations. */
+	/* The first read spans two generations. */
 	if (!config->size) {
 		generation++;
 		config->size = cpu_to_le64(PMEM_SIZE);
@@ -121,21 +121,21 @@ static void config_changes_while_read(struct kunit *test)
 	struct pmem *pmem = pmem_create(test);
 
 	set_config(pmem, PMEM_START, 0);
-	pmem->fake->ops.generation = counts_up;
+	pmem->fake->ops.generation = config_generation;
 	pmem_plug(pmem);
 	expect_region(pmem, PMEM_START, PMEM_SIZE);
 	pmem_unplug(pmem);
 }
 
-/* The shared memory region, if it is valid, tells the range; else it is not negotiated. */
+/* A valid shared memory region gives the range; for an invalid one the feature is declined. */
 static const struct shm_case {
 	const char *name;
 	bool there;
 	u64 start, size;
 	bool good;
 } shms[] = {
-	{ "as the configuration says", true, PMEM_START, PMEM_SIZE, true },
-	{ "other than the configuration", true, 2 * PMEM_START, 2 * PMEM_SIZE, true },
+	{ "equal to the configuration", true, PMEM_START, PMEM_SIZE, true },
+	{ "unlike the configuration", true, 2 * PMEM_START, 2 * PMEM_SIZE, true },
 	{ "missing", false, 0, 0, false },
 	{ "empty", true, PMEM_START, 0, false },
 	{ "less than a page", true, PMEM_START, 512, false },
@@ -169,10 +169,10 @@ static void shm_region(struct kunit *test)
 	pmem_works(pmem);
 	pmem_unplug(pmem);
 
-	/* Without a good one of either kind there is nothing to be bound to. */
+	/* Without a valid range of either kind, probe fails. */
 	set_config(pmem, PMEM_START, 0);
 	if (!shm->good)
-		is_refused(pmem);
+		expect_no_probe(pmem);
 }
 
 /* OpenVMM's device: an empty configuration space, no feature, and shared memory region 0. */
@@ -186,7 +186,7 @@ static void shm_region_alone(struct kunit *test)
 	pmem->fake->shm.addr = shm->start;
 	pmem->fake->shm.len = shm->size;
 	if (!shm->good) {
-		is_refused(pmem);
+		expect_no_probe(pmem);
 		return;
 	}
 	pmem_plug(pmem);
@@ -207,7 +207,7 @@ static void take_shm_away(struct fake_virtio *fake, enum fake_op op)
 		fake->has_shm = false;
 }
 
-/* It was there when the features were negotiated. */
+/* The region was there when the features were negotiated. */
 static void shm_region_vanishes(struct kunit *test)
 {
 	struct pmem *pmem = pmem_create(test);
@@ -234,7 +234,7 @@ static void step_fails(struct kunit *test)
 			struct pmem *pmem = pmem_create(test);
 
 			pmem->fake->fail[steps[i]] = errors[j];
-			is_refused(pmem);
+			expect_no_probe(pmem);
 			pmem->fake->fail[steps[i]] = 0;
 			pmem_plug(pmem);
 			pmem_works(pmem);
@@ -254,7 +254,7 @@ static void features_are_refused(struct kunit *test)
 	struct pmem *pmem = pmem_create(test);
 
 	pmem->fake->hook = refuse_features;
-	is_refused(pmem);
+	expect_no_probe(pmem);
 }
 
 static void legacy_device(struct kunit *test)
@@ -267,7 +267,7 @@ static void legacy_device(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The value behind a file of failslab's in debugfs. */
+/* Returns the variable behind one of failslab's debugfs files. */
 static void *failslab(const char *name)
 {
 	struct dentry *dir = debugfs_lookup("failslab", NULL);
@@ -290,7 +290,7 @@ static void reset_failslab(void *unused)
 	set_failslab(false);
 }
 
-/* Each allocation of probe fails once. The driver is bound all the same, or leaves nothing. */
+/* Each allocation of probe fails once. Probe succeeds nevertheless, or leaves nothing. */
 static void allocation_fails(struct kunit *test)
 {
 	unsigned int refused = 0;
@@ -310,14 +310,14 @@ static void allocation_fails(struct kunit *test)
 			fake_virtio_unplug(pmem->fake);
 			continue;
 		}
-		/* libnvdimm does not tell if it cannot register the region. */
+		/* libnvdimm does not report that it could not register the region. */
 		pmem_find_region(pmem);
 		pmem_unplug(pmem);
 	} while (pmem->fake->failed_nth);
 
-	kunit_info(test, "%u allocations failed, %u of them the probe\n",
+	kunit_info(test, "%u allocations failed, and with %u of them probe\n",
 		   pmem->fake->fail_nth - 1, refused);
-	/* It allocates its requests, its queues and its region at the least. */
+	/* At least those for the requests, the queues and the region. */
 	KUNIT_EXPECT_GT(test, refused, 32);
 	pmem->fake->fail_nth = 0;
 	pmem_plug(pmem);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A virtio-pmem driver on queues that break, and on queues that are hardly there. */
+/* A virtio-pmem driver on queues that break, and on very small queues. */
 
 #include "pmem_script.h"
 
 #include <uapi/linux/virtio_ring.h>
 
-/* Whoever comes is told at once, and the driver still goes, and comes again. */
-static void is_given_up(struct pmem *pmem)
+/* New callers fail at once, and the driver can still be unbound and bound again. */
+static void expect_given_up(struct pmem *pmem)
 {
 	pmem_ends(pmem_sleeper(pmem), -EIO);
 	pmem_ends(pmem_writer(pmem), -EIO);
@@ -27,10 +27,10 @@ static void unknown_id(struct kunit *test)
 	fake_virtio_interrupt(pmem->fake, 0);
 	pmem_ends(sleeper, -EIO);
 	pmem_ends(writer, -EIO);
-	is_given_up(pmem);
+	expect_given_up(pmem);
 }
 
-static void id_of_nobody(struct kunit *test)
+static void unused_id(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper = pmem_sleeper(pmem);
@@ -41,7 +41,7 @@ static void id_of_nobody(struct kunit *test)
 	fake_virtio_interrupt(pmem->fake, 0);
 	pmem_ends(sleeper, -EIO);
 	pmem_ends(writer, -EIO);
-	is_given_up(pmem);
+	expect_given_up(pmem);
 }
 
 static void notify_fails(struct kunit *test)
@@ -52,10 +52,10 @@ static void notify_fails(struct kunit *test)
 	pmem_ends(pmem_sleeper(pmem), -EIO);
 	pmem_ends(pmem_writer(pmem), -EIO);
 	pmem->fake->fail[FAKE_NOTIFY] = 0;
-	is_given_up(pmem);
+	expect_given_up(pmem);
 }
 
-/* As above, but for those who wait behind others. */
+/* The notification of the next batch fails. */
 static void notify_fails_later(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -66,12 +66,12 @@ static void notify_fails_later(struct kunit *test)
 	writer = pmem_writer(pmem);
 	late = pmem_sleeper(pmem);
 	pmem_answer(pmem, request, 0);
-	/* A driver that has found out before the answer may say either. */
+	/* Either result is valid if the driver detects the failure before the answer. */
 	pmem_ends(early, early->result);
 	pmem_ends(writer, -EIO);
 	pmem_ends(late, -EIO);
 	pmem->fake->fail[FAKE_NOTIFY] = 0;
-	is_given_up(pmem);
+	expect_given_up(pmem);
 }
 
 static void breaks_before_the_kick(struct kunit *test)
@@ -81,7 +81,7 @@ static void breaks_before_the_kick(struct kunit *test)
 	fake_virtio_break(pmem->fake);
 	pmem_ends(pmem_sleeper(pmem), -EIO);
 	pmem_ends(pmem_writer(pmem), -EIO);
-	is_given_up(pmem);
+	expect_given_up(pmem);
 }
 
 static void break_at_kick(struct fake_virtio *fake, enum fake_op op)
@@ -90,7 +90,7 @@ static void break_at_kick(struct fake_virtio *fake, enum fake_op op)
 		fake_virtio_break(fake);
 }
 
-/* Breaking tells nobody, but unplugging follows. */
+/* A broken queue causes no callback, but the device is unplugged afterwards. */
 static void breaks_during_the_kick(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -117,7 +117,7 @@ static void breaks_after_the_kick(struct kunit *test)
 	struct fake_request *request = pmem_take(pmem);
 
 	fake_virtio_break(pmem->fake);
-	/* What comes too late is no answer. */
+	/* An answer after the break does not count. */
 	pmem_answer(pmem, request, 0);
 	pmem_end_alone(pmem_begin(pmem, pmem_do_unplug));
 	pmem_ends(sleeper, -EIO);
@@ -128,7 +128,7 @@ static void breaks_after_the_kick(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The host has answered, but the interrupt comes after the break. */
+/* The host has answered, but the queue breaks before the interrupt. */
 static void breaks_before_the_interrupt(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -170,7 +170,7 @@ static void queue_of_two(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The ring would allocate a table for each request; pmem_take() checks that there is none. */
+/* The ring would allocate an indirect table for each request; pmem_take() checks for it. */
 static void indirect_is_declined(struct kunit *test)
 {
 	struct pmem *pmem = pmem_create(test);
@@ -184,7 +184,7 @@ static void indirect_is_declined(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* A packed ring is used until it could meet a late answer. */
+/* A packed ring is used as long as no late answer is possible. */
 static void packed_until_a_flush_is_lost(struct kunit *test)
 {
 	struct pmem *pmem = pmem_create(test);
@@ -207,7 +207,7 @@ static void packed_until_a_flush_is_lost(struct kunit *test)
 
 static struct kunit_case pmem_queue_cases[] = {
 	KUNIT_CASE(unknown_id),
-	KUNIT_CASE(id_of_nobody),
+	KUNIT_CASE(unused_id),
 	KUNIT_CASE(notify_fails),
 	KUNIT_CASE(notify_fails_later),
 	KUNIT_CASE(breaks_before_the_kick),

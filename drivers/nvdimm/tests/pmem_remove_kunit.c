@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A virtio-pmem driver is removed, in good order and otherwise, whoever is in its flush path. */
+/* Orderly and surprise removal of a virtio-pmem driver, with and without callers. */
 
 #include "pmem_script.h"
 
 #include <linux/delay.h>
 
-static void idle(struct kunit *test)
+static void idle_device(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	unsigned int sent = pmem->fake->count[FAKE_NOTIFY];
 
 	pmem_unplug(pmem);
-	/* The core's own flush comes before the block layer's last write-back. */
+	/* libnvdimm's own flush comes before the block layer's last write-back. */
 	KUNIT_EXPECT_EQ(test, 1, pmem->fake->count[FAKE_NOTIFY] - sent);
 }
 
-static void all_are_served(struct kunit *test)
+static void all_callers_succeed(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *early = pmem_sleeper(pmem);
@@ -32,8 +32,8 @@ static void all_are_served(struct kunit *test)
 	pmem_ends(writer, 0);
 }
 
-/* Bios hold up neither region nor bus, so nothing but the driver's own count keeps them safe. */
-static void bios_alone(struct kunit *test)
+/* Bios hold neither region nor bus, so the driver itself has to wait for them. */
+static void only_bios(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *first = pmem_writer(pmem);
@@ -73,7 +73,7 @@ static void host_never_answers(struct kunit *test)
 	pmem_ends(writer, -EIO);
 	pmem_ends(waiting, -EIO);
 
-	/* A host that wakes up now writes to memory that must be nobody's; KASAN sees to that. */
+	/* A late answer is written to memory that must not be in use; KASAN checks that. */
 	pmem_answer(pmem, request, 0);
 	pmem_plug(pmem);
 	pmem_works(pmem);
@@ -88,7 +88,7 @@ static void host_never_answers_the_last_flush(struct kunit *test)
 	pmem_end_alone(pmem_begin(pmem, pmem_do_unplug));
 }
 
-/* A host that makes progress is not given up, however slow it is. */
+/* A host that makes progress is not given up, even if it is slow. */
 static void host_is_slow(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -111,7 +111,7 @@ static void host_is_slow(struct kunit *test)
 }
 
 /* The device is pulled out under load. */
-static void surprise(struct kunit *test)
+static void surprise_removal(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *callers[32];
@@ -129,7 +129,7 @@ static void surprise(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* It is pulled out while the driver is removed in good order. */
+/* The device is pulled out during an orderly removal. */
 static void surprise_during_removal(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -145,7 +145,7 @@ static void surprise_during_removal(struct kunit *test)
 	pmem_ends(writer, -EIO);
 }
 
-static void surprise_while_asking_for_a_reset(struct kunit *test)
+static void surprise_removal_with_needs_reset(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper = pmem_sleeper(pmem);
@@ -153,11 +153,11 @@ static void surprise_while_asking_for_a_reset(struct kunit *test)
 	fake_virtio_break(pmem->fake);
 	fake_virtio_needs_reset(pmem->fake);
 	pmem_end(pmem_begin(pmem, pmem_do_unplug));
-	/* Which comes first is anybody's guess. */
+	/* The result depends on which one the driver detects first. */
 	pmem_ends(sleeper, sleeper->result);
 }
 
-static void after_failures(struct kunit *test)
+static void removal_after_failures(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper = pmem_sleeper(pmem);
@@ -173,17 +173,17 @@ static void after_failures(struct kunit *test)
 }
 
 static struct kunit_case pmem_remove_cases[] = {
-	KUNIT_CASE(idle),
-	KUNIT_CASE(all_are_served),
-	KUNIT_CASE(bios_alone),
+	KUNIT_CASE(idle_device),
+	KUNIT_CASE(all_callers_succeed),
+	KUNIT_CASE(only_bios),
 	KUNIT_CASE(last_flush_fails),
 	KUNIT_CASE(host_never_answers),
 	KUNIT_CASE(host_never_answers_the_last_flush),
 	KUNIT_CASE(host_is_slow),
-	KUNIT_CASE(surprise),
+	KUNIT_CASE(surprise_removal),
 	KUNIT_CASE(surprise_during_removal),
-	KUNIT_CASE(surprise_while_asking_for_a_reset),
-	KUNIT_CASE(after_failures),
+	KUNIT_CASE(surprise_removal_with_needs_reset),
+	KUNIT_CASE(removal_after_failures),
 	{}
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A virtio-pmem driver whose device is reset: for a suspend, by a reset of the function, because it
- * asks for it. Nobody fails for that, and no answer counts that is not the flush's own.
+ * Resets of a virtio-pmem device: for suspend, by a function reset, or because the device needs
+ * one. No caller fails because of a reset, and only a flush's own answer counts.
  */
 
 #include "pmem_script.h"
@@ -63,7 +63,7 @@ static void freeze_is_refused_without_answer(struct kunit *test)
 	late = pmem_writer(pmem);
 	KUNIT_EXPECT_LT(test, pmem_end_alone(freeze), 0);
 
-	/* It is as if nothing had happened. */
+	/* The device works on. */
 	pmem_answer(pmem, request, 0);
 	pmem_ends(early, 0);
 	pmem_serve(pmem, late);
@@ -71,7 +71,7 @@ static void freeze_is_refused_without_answer(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-static void resume_never_comes(struct kunit *test)
+static void no_resume(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper, *writer;
@@ -84,8 +84,8 @@ static void resume_never_comes(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The time that callers wait counts from when they come, not from some tick before. */
-static void resume_comes_just_in_time(struct kunit *test)
+/* The timeout counts from the caller's arrival, not from a timer tick before it. */
+static void resume_within_timeout(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper;
@@ -93,7 +93,7 @@ static void resume_comes_just_in_time(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, pmem_freeze(pmem));
 	msleep(50 * MSEC_PER_SEC);
 	sleeper = pmem_sleeper(pmem);
-	/* Timers may be an eighth late. */
+	/* Timers may expire late by an eighth. */
 	msleep(50 * MSEC_PER_SEC);
 	pmem_waits(sleeper);
 	KUNIT_EXPECT_EQ(test, 0, pmem_restore(pmem));
@@ -102,7 +102,7 @@ static void resume_comes_just_in_time(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The first resume failed before the driver was told, the second does not come. */
+/* The first resume fails before it calls the driver, and there is no second one. */
 static void frozen_again(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -131,7 +131,7 @@ static void resume_fails(struct kunit *test)
 		writer = pmem_writer(pmem);
 		pmem->fake->fail[steps[i]] = -ENOMEM;
 		KUNIT_EXPECT_EQ(test, -ENOMEM, pmem_restore(pmem));
-		/* At once, or when patience ends. */
+		/* At once, or after the timeout. */
 		pmem_ends(sleeper, -EIO);
 		pmem_ends(writer, -EIO);
 		pmem->fake->fail[steps[i]] = 0;
@@ -156,7 +156,7 @@ static void unplugged_while_frozen(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* A reset of the function. */
+/* Function reset. */
 
 static void function_reset(struct kunit *test)
 {
@@ -211,7 +211,7 @@ static void function_reset_fails(struct kunit *test)
 		pmem_ends(sleeper, -EIO);
 		pmem_ends(writer, -EIO);
 		pmem->fake->fail[steps[i]] = 0;
-		/* The core does not tell the driver if it fails before it comes to it. */
+		/* The core does not call the driver if it fails before that. */
 		pmem_unplug(pmem);
 		pmem_plug(pmem);
 		pmem_works(pmem);
@@ -219,7 +219,7 @@ static void function_reset_fails(struct kunit *test)
 	}
 }
 
-/* A device that asks for a reset. */
+/* A device that needs a reset. */
 
 static void needs_reset_idle(struct kunit *test)
 {
@@ -230,7 +230,7 @@ static void needs_reset_idle(struct kunit *test)
 	pmem_was_reset(pmem, resets + 1);
 	pmem_works(pmem);
 
-	/* Any number of times, as long as it works between. */
+	/* Any number of times, if it answers a flush in between. */
 	fake_virtio_needs_reset(pmem->fake);
 	pmem_was_reset(pmem, resets + 2);
 	pmem_works(pmem);
@@ -267,7 +267,7 @@ static void needs_reset_before_taking(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* It was reset, and has not answered a flush since. */
+/* The device was reset, and has not answered a flush since. */
 static void needs_reset_again(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -339,7 +339,7 @@ static void needs_reset_while_frozen(struct kunit *test)
 
 /*
  * The recovery's work item finds the device locked and tries again. The suspend gets the lock
- * before it, so the work item must leave alone what it finds then.
+ * first, so the work item must then leave the suspended device alone.
  */
 static void frozen_before_recovery(struct kunit *test)
 {
@@ -356,7 +356,7 @@ static void frozen_before_recovery(struct kunit *test)
 	device_unlock(&pmem->fake->vdev.dev);
 	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(freeze));
 
-	/* The device is still not well, which is none of the work item's business now. */
+	/* The device needs a reset again, which the work item must now ignore. */
 	pmem->fake->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 	found = pmem->fake->count[FAKE_FIND_VQS];
 	msleep(200);
@@ -397,13 +397,13 @@ static void needs_reset_during_unplug(struct kunit *test)
 	pmem_take(pmem);
 	unplug = pmem_begin(pmem, pmem_do_unplug);
 	fake_virtio_needs_reset(pmem->fake);
-	/* Removal has the device's lock and waits for the flush: it ends bounded, and badly. */
+	/* Removal holds the device's lock and waits for the flush until the timeout. */
 	pmem_end_alone(unplug);
 	pmem_ends(sleeper, -EIO);
 	pmem_ends(writer, -EIO);
 }
 
-/* Something happens in the middle of a recovery. */
+/* Events in the middle of a recovery. */
 
 static struct pause {
 	enum fake_op at;
@@ -489,7 +489,7 @@ static void unplugged_during_recovery(struct kunit *test)
 	}
 }
 
-/* Power off. */
+/* Shutdown. */
 
 static void shutdown_waits_for_the_answer(struct kunit *test)
 {
@@ -504,7 +504,7 @@ static void shutdown_waits_for_the_answer(struct kunit *test)
 	pmem_ends(early, 0);
 	KUNIT_EXPECT_EQ(test, 0, pmem->fake->status);
 
-	/* To fail would be worse. */
+	/* An error would be worse than waiting. */
 	late = pmem_writer(pmem);
 	pmem_waits(late);
 	pmem_unplug(pmem);
@@ -521,7 +521,7 @@ static void shutdown_does_not_hang(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* What would have been recovered stays down. */
+/* A recovery that was due does not start the device again. */
 static void no_recovery_after_shutdown(struct kunit *test)
 {
 	struct pmem *pmem = pmem_plugged(test);
@@ -544,8 +544,8 @@ static struct kunit_case pmem_reset_cases[] = {
 	KUNIT_CASE(answers_while_freezing),
 	KUNIT_CASE(callers_wait_for_resume),
 	KUNIT_CASE(freeze_is_refused_without_answer),
-	KUNIT_CASE(resume_never_comes),
-	KUNIT_CASE(resume_comes_just_in_time),
+	KUNIT_CASE(no_resume),
+	KUNIT_CASE(resume_within_timeout),
 	KUNIT_CASE(frozen_again),
 	KUNIT_CASE(resume_fails),
 	KUNIT_CASE(unplugged_while_frozen),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * When pmem's disks flush, and who completes a bio.
+ * When pmem's disks flush, and which side completes a bio.
  *
- * A bio is counted and freed when it is completed, so that KASAN sees who touches it afterwards.
+ * The end of a bio is counted and frees it, so that KASAN reports any later access.
  */
 #include <linux/blkdev.h>
 #include <linux/part_stat.h>
@@ -27,7 +27,7 @@ static void sent_ended(struct bio *bio)
 	bio_put(bio);
 }
 
-/* Submit a write of so many pages, from a page of the disk on. */
+/* Submits a write of @pages pages to the disk's page @first. */
 static struct sent *send(struct kunit *test, struct fake_region *fake, blk_opf_t flags,
 			 unsigned int first, unsigned int pages)
 {
@@ -49,7 +49,7 @@ static struct sent *send(struct kunit *test, struct fake_region *fake, blk_opf_t
 	return sent;
 }
 
-/* A region with a disk that is open. */
+/* Creates a region and opens its disk. */
 static struct fake_region *disk(struct kunit *test, bool callback)
 {
 	struct fake_region *fake = fake_region(test, BIT(ND_REGION_ASYNC), callback);
@@ -58,12 +58,12 @@ static struct fake_region *disk(struct kunit *test, bool callback)
 	return fake;
 }
 
-/* A call of the provider's callback: with this bio, when this was in the memory. */
+/* Checks a call of the provider's callback: its bio, and the region's first byte then. */
 static void expect_call(struct kunit *test, struct fake_region *fake, unsigned int call,
-			struct bio *bio, u8 seen)
+			struct bio *bio, u8 first_byte)
 {
 	KUNIT_EXPECT_PTR_EQ(test, bio, fake->calls[call].bio);
-	KUNIT_EXPECT_EQ(test, seen, fake->calls[call].seen);
+	KUNIT_EXPECT_EQ(test, first_byte, fake->calls[call].first_byte);
 }
 
 static void expect_ended(struct kunit *test, const struct sent *sent, blk_status_t status)
@@ -96,7 +96,7 @@ static const struct answer answers[] = {
 
 KUNIT_ARRAY_PARAM_DESC(answers, answers, name);
 
-/* The disk says what it can: flushes, FUA, and reads and writes that are done at once. */
+/* The disk's features: a write cache, FUA, and synchronous reads and writes. */
 static void disk_has_fua(struct kunit *test)
 {
 	struct fake_region *fake = disk(test, true);
@@ -106,7 +106,7 @@ static void disk_has_fua(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, bdev_synchronous(fake->bdev));
 }
 
-/* A write that asks for no durability is done at once, and nobody flushes. */
+/* A plain write is done at once, and causes no flush. */
 static void plain_write_is_not_flushed(struct kunit *test)
 {
 	struct fake_region *fake = disk(test, true);
@@ -119,7 +119,7 @@ static void plain_write_is_not_flushed(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, fake->memory[2 * PAGE_SIZE]);
 }
 
-/* PREFLUSH is over before the data is written: the provider is asked without a bio, and waits. */
+/* PREFLUSH ends before the data is written: the provider gets no bio, and waits. */
 static void preflush_is_before_the_data(struct kunit *test)
 {
 	struct fake_region *fake = disk(test, true);
@@ -131,7 +131,7 @@ static void preflush_is_before_the_data(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, NEW, fake->memory[0]);
 }
 
-/* If it fails, so does the bio, and nothing of it is written or flushed. */
+/* If PREFLUSH fails, so does the bio, and none of it is written or flushed. */
 static void failed_preflush_writes_nothing(struct kunit *test)
 {
 	const struct answer *answer = test->param_value;
@@ -146,7 +146,7 @@ static void failed_preflush_writes_nothing(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, fake->memory[0]);
 }
 
-/* FUA comes after the data: the provider is offered the bio. */
+/* FUA flushes after the data is written, and the provider gets the bio. */
 static void fua_is_after_the_data(struct kunit *test)
 {
 	const struct answer *answer = test->param_value;
@@ -160,15 +160,15 @@ static void fua_is_after_the_data(struct kunit *test)
 	expect_call(test, fake, 0, sent->bio, NEW);
 }
 
-/* A bio that the provider has taken is completed by it alone, with its status. */
-static void taken_bio_is_the_providers(struct kunit *test)
+/* Only the provider completes a bio that it has taken, and sets its status. */
+static void provider_completes_taken_bio(struct kunit *test)
 {
 	static const blk_opf_t flags[] = { REQ_FUA, REQ_PREFLUSH, REQ_PREFLUSH | REQ_FUA };
 	struct fake_region *fake = disk(test, true);
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		/* With data PREFLUSH is waited for. */
+		/* With data, PREFLUSH would be synchronous. */
 		unsigned int pages = flags[i] == REQ_FUA;
 		blk_status_t status = i ? BLK_STS_IOERR : BLK_STS_OK;
 		struct sent *sent;
@@ -204,7 +204,7 @@ static void all_in_one_bio(struct kunit *test)
 	expect_ended(test, sent, BLK_STS_OK);
 }
 
-/* Without data, one flush does for all that is asked; the provider is offered the bio. */
+/* Without data, one flush serves both flags, and the provider gets the bio. */
 static void flush_without_data(struct kunit *test)
 {
 	static const blk_opf_t flags[] = { REQ_PREFLUSH, REQ_FUA, REQ_PREFLUSH | REQ_FUA };
@@ -224,7 +224,7 @@ static void flush_without_data(struct kunit *test)
 	}
 }
 
-/* It does not go the way of data, where it would be counted as a write. */
+/* Such a bio is not accounted as a write. */
 static void flush_without_data_is_no_write(struct kunit *test)
 {
 	struct fake_region *fake = disk(test, true);
@@ -232,7 +232,7 @@ static void flush_without_data_is_no_write(struct kunit *test)
 	struct queue_limits limits = queue_limits_start_update(queue);
 	unsigned long before;
 
-	/* pmem's disks do not count unless they are told to. */
+	/* By default, pmem's disks keep no I/O statistics. */
 	limits.features |= BLK_FEAT_IO_STAT;
 	KUNIT_ASSERT_EQ(test, 0, queue_limits_commit_update_frozen(queue, &limits));
 
@@ -243,7 +243,7 @@ static void flush_without_data_is_no_write(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, before + 1, part_stat_read(fake->bdev, ios[STAT_WRITE]));
 }
 
-/* Of a write that runs into bad memory a part is there, it fails, and FUA is not flushed for. */
+/* A write that meets bad memory is written in part, fails, and is not flushed for FUA. */
 static void failed_write_is_not_flushed(struct kunit *test)
 {
 	struct fake_region *fake = disk(test, true);
@@ -254,14 +254,14 @@ static void failed_write_is_not_flushed(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, NEW, fake->memory[(FAKE_BAD_PAGE - 1) * PAGE_SIZE]);
 	KUNIT_EXPECT_EQ(test, 0, fake->memory[FAKE_BAD_PAGE * PAGE_SIZE]);
 
-	/* What was to be flushed before is another matter. */
+	/* PREFLUSH is sent before the write fails. */
 	sent = send(test, fake, REQ_PREFLUSH | REQ_FUA, FAKE_BAD_PAGE - 1, 2);
 	expect_ended(test, sent, BLK_STS_IOERR);
 	KUNIT_ASSERT_EQ(test, 1, fake->count);
 	expect_call(test, fake, 0, NULL, 0);
 }
 
-/* A region whose provider has no callback flushes by itself, at once. */
+/* A region without a callback is flushed by libnvdimm, at once. */
 static void region_without_callback(struct kunit *test)
 {
 	struct fake_region *fake = disk(test, false);
@@ -279,7 +279,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(preflush_is_before_the_data),
 	KUNIT_CASE_PARAM(failed_preflush_writes_nothing, failures_gen_params),
 	KUNIT_CASE_PARAM(fua_is_after_the_data, answers_gen_params),
-	KUNIT_CASE(taken_bio_is_the_providers),
+	KUNIT_CASE(provider_completes_taken_bio),
 	KUNIT_CASE(all_in_one_bio),
 	KUNIT_CASE_PARAM(flush_without_data, answers_gen_params),
 	KUNIT_CASE(flush_without_data_is_no_write),

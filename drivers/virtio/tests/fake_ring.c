@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The host's end of split and packed rings; see fake_ring.h.
+ * The host's side of split and packed rings; see fake_ring.h.
  *
- * A split ring counts requests, and has room for a used element for each: what the host says stays
- * until the driver has read it. A packed ring counts descriptors. Both sides write to the same
- * slots, and each keeps its own position, so that one that says too much gets ahead of the other
- * for good: its used elements are overwritten by the driver's next descriptors, or they overwrite
- * descriptors that the host has not read. The fake device keeps no copy of what is lost that way,
- * as hosts keep none.
+ * A split ring counts requests, and has a used element for each: it stays until the driver has read
+ * it. A packed ring counts descriptors. Both sides write to the same slots, and each keeps its own
+ * position. So a host that writes surplus used elements stays ahead of the driver: the driver's
+ * next descriptors overwrite them, or they overwrite descriptors that the host has not read. The
+ * fake device keeps no copy of what is lost that way, and neither do real hosts.
  */
 
 #include "fake_ring.h"
 
 #include <linux/virtio_ring.h>
 
-/* Notes a part of a request's buffer; returns false if there are too many of them. */
+/* Adds a segment to a request's buffer; returns false if there are too many. */
 static bool fake_add_segment(struct fake_request *request, u64 addr, u32 len, bool writable)
 {
 	unsigned int *count = writable ? &request->writable : &request->readable;
@@ -28,23 +27,23 @@ static bool fake_add_segment(struct fake_request *request, u64 addr, u32 len, bo
 
 /* Split rings. */
 
-static void fake_split_see(struct fake_queue *queue, u64 now)
+static void fake_split_poll(struct fake_queue *queue, u64 now)
 {
 	const struct vring *ring = virtqueue_get_vring(queue->vq);
 	u16 available = virtio16_to_cpu(queue->vq->vdev, READ_ONCE(ring->avail->idx));
 
-	while (queue->seen != available)
-		queue->available[queue->seen++ % FAKE_QUEUE_SIZE] = now;
-	/* With VIRTIO_RING_F_EVENT_IDX: notify again at the next one. */
+	while (queue->polled != available)
+		queue->available[queue->polled++ % FAKE_QUEUE_SIZE] = now;
+	/* With VIRTIO_RING_F_EVENT_IDX: request a notification for the next one. */
 	vring_avail_event(ring) = cpu_to_virtio16(queue->vq->vdev, available);
 }
 
 static bool fake_split_has(const struct fake_queue *queue)
 {
-	return queue->taken != queue->seen;
+	return queue->taken != queue->polled;
 }
 
-/* Follows a chain of descriptors; returns false if it is none. */
+/* Follows a chain of descriptors; returns false if it is invalid. */
 static bool fake_split_parse(struct fake_request *request, const struct vring *ring)
 {
 	struct virtio_device *vdev = &request->fake->vdev;
@@ -101,15 +100,15 @@ static void fake_split_use(struct fake_queue *queue, u32 id, u32 len, unsigned i
 }
 
 static const struct fake_ring fake_split_ring = {
-	.see = fake_split_see,
+	.poll = fake_split_poll,
 	.has = fake_split_has,
 	.take = fake_split_take,
 	.use = fake_split_use,
 };
 
 /*
- * Packed rings. A position counts the descriptors since the ring was made; since the ring's size is
- * a power of two, the slot and the wrap counter of a position remain right when it overflows.
+ * Packed rings. A position counts the descriptors since the ring was created. Its slot and its wrap
+ * counter stay right when it overflows, because the ring's size is a power of two.
  */
 
 #define FAKE_AVAIL	BIT(VRING_PACKED_DESC_F_AVAIL)
@@ -120,7 +119,7 @@ static u16 fake_packed_slot(const struct fake_queue *queue, u16 position)
 	return position % virtqueue_get_vring_size(queue->vq);
 }
 
-/* It is 1 in the first round, and changes with each. */
+/* The wrap counter: 1 in the first round, inverted with each further one. */
 static bool fake_packed_wrap(const struct fake_queue *queue, u16 position)
 {
 	return !(position / virtqueue_get_vring_size(queue->vq) % 2);
@@ -138,7 +137,7 @@ static u16 fake_packed_flags(const struct fake_queue *queue, u16 position)
 	return le16_to_cpu(READ_ONCE(fake_packed_desc(queue, position)->flags));
 }
 
-/* Whether the descriptor is available, and belongs to this round. */
+/* Returns whether the descriptor is available in this round. */
 static bool fake_packed_is_available(const struct fake_queue *queue, u16 position)
 {
 	u16 flags = fake_packed_flags(queue, position) & (FAKE_AVAIL | FAKE_USED);
@@ -146,7 +145,7 @@ static bool fake_packed_is_available(const struct fake_queue *queue, u16 positio
 	return flags == (fake_packed_wrap(queue, position) ? FAKE_AVAIL : FAKE_USED);
 }
 
-/* How many descriptors the chain has; the first one's flags make all of them available. */
+/* Returns the length of a chain; the first descriptor's flags make all of it available. */
 static u16 fake_packed_length(const struct fake_queue *queue, u16 position)
 {
 	u16 length = 1;
@@ -157,22 +156,22 @@ static u16 fake_packed_length(const struct fake_queue *queue, u16 position)
 	return length;
 }
 
-static void fake_packed_see(struct fake_queue *queue, u64 now)
+static void fake_packed_poll(struct fake_queue *queue, u64 now)
 {
 	struct vring_packed_desc_event *event = phys_to_virt(virtqueue_get_used_addr(queue->vq));
 	bool by_index = virtio_has_feature(queue->vq->vdev, VIRTIO_RING_F_EVENT_IDX);
 	u16 next;
 
-	while (fake_packed_is_available(queue, queue->seen)) {
-		/* What is behind the first descriptor was written before its flags. */
+	while (fake_packed_is_available(queue, queue->polled)) {
+		/* The rest of the chain was written before the first descriptor's flags. */
 		virtio_rmb(true);
-		queue->available[queue->seen % FAKE_QUEUE_SIZE] = now;
-		queue->seen += fake_packed_length(queue, queue->seen);
+		queue->available[queue->polled % FAKE_QUEUE_SIZE] = now;
+		queue->polled += fake_packed_length(queue, queue->polled);
 	}
 
-	/* Notify again at the next one. */
-	next = fake_packed_slot(queue, queue->seen);
-	next |= fake_packed_wrap(queue, queue->seen) << VRING_PACKED_EVENT_F_WRAP_CTR;
+	/* Request a notification for the next one. */
+	next = fake_packed_slot(queue, queue->polled);
+	next |= fake_packed_wrap(queue, queue->polled) << VRING_PACKED_EVENT_F_WRAP_CTR;
 	WRITE_ONCE(event->off_wrap, cpu_to_le16(next));
 	/* The flags make the index valid. */
 	virtio_wmb(true);
@@ -180,13 +179,13 @@ static void fake_packed_see(struct fake_queue *queue, u64 now)
 							VRING_PACKED_EVENT_FLAG_ENABLE));
 }
 
-/* A used element may have overwritten what was seen. */
+/* A used element may have overwritten an available request. */
 static bool fake_packed_has(const struct fake_queue *queue)
 {
-	return queue->taken != queue->seen && fake_packed_is_available(queue, queue->taken);
+	return queue->taken != queue->polled && fake_packed_is_available(queue, queue->taken);
 }
 
-/* Reads a table of descriptors, of which all are used, in their order. */
+/* Reads an indirect table, whose descriptors all belong to the request, in order. */
 static bool fake_packed_parse_table(struct fake_request *request,
 				    const struct vring_packed_desc *table, u32 size)
 {
@@ -216,7 +215,7 @@ static bool fake_packed_take(struct fake_queue *queue, struct fake_request *requ
 		u32 len = le32_to_cpu(desc->len);
 		u16 flags = le16_to_cpu(desc->flags);
 
-		/* That of the last descriptor is the buffer's; others may differ. */
+		/* The last descriptor has the buffer's id; others may differ. */
 		request->id = le16_to_cpu(desc->id);
 		if (flags & VRING_DESC_F_INDIRECT) {
 			request->indirect = true;
@@ -234,19 +233,19 @@ static void fake_packed_use(struct fake_queue *queue, u32 id, u32 len, unsigned 
 	struct vring_packed_desc *desc = fake_packed_desc(queue, queue->used);
 	u16 flags = fake_packed_wrap(queue, queue->used) ? FAKE_AVAIL | FAKE_USED : 0;
 
-	/* The length counts only with this flag. */
+	/* The length is valid only with this flag. */
 	if (len)
 		flags |= VRING_DESC_F_WRITE;
 	desc->id = cpu_to_le16(id);
 	desc->len = cpu_to_le32(len);
-	/* The flags give the slot to the driver. */
+	/* The flags hand the slot to the driver. */
 	virtio_wmb(true);
 	WRITE_ONCE(desc->flags, cpu_to_le16(flags));
 	queue->used += slots;
 }
 
 static const struct fake_ring fake_packed_ring = {
-	.see = fake_packed_see,
+	.poll = fake_packed_poll,
 	.has = fake_packed_has,
 	.take = fake_packed_take,
 	.use = fake_packed_use,

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The host's end of the rings of the fake virtio device; private to it. */
+/* The host's side of the fake virtio device's rings; private to the device. */
 #ifndef _TESTS_KUNIT_FAKE_RING_H
 #define _TESTS_KUNIT_FAKE_RING_H
 
 #include "fake_virtio.h"
 
-/* What a host does with a ring, whatever its format. The device's lock is held. */
+/* The host's operations on a ring of either format. The device's lock is held. */
 struct fake_ring {
-	/* Sees what the driver has made available by now, and asks to be notified of the next. */
-	void (*see)(struct fake_queue *queue, u64 now);
-	/* Whether a request that was seen can be taken. */
+	/* Reads which requests are available, and requests a notification for the next. */
+	void (*poll)(struct fake_queue *queue, u64 now);
+	/* Returns whether there is a request to take. */
 	bool (*has)(const struct fake_queue *queue);
-	/* Takes it, if there is one; returns false if its chain is none. */
+	/* Takes a request; returns false if there is none or its chain is invalid. */
 	bool (*take)(struct fake_queue *queue, struct fake_request *request);
-	/* Puts a used element for the buffer @id, which has @slots descriptors of the ring. */
+	/* Writes a used element for the buffer @id, which has @slots descriptors in the ring. */
 	void (*use)(struct fake_queue *queue, u32 id, u32 len, unsigned int slots);
 };
 
-/* The format that was negotiated. */
+/* Returns the operations for the negotiated format. */
 const struct fake_ring *fake_ring_of(struct virtio_device *vdev);
 
 #endif

@@ -2,9 +2,8 @@
 /*
  * A virtio device for KUnit; see fake_virtio.h.
  *
- * The host does not work by itself: all that it does happens in the test's task, at the moment that
- * the test says, and with interrupts off where a device would interrupt. That makes a test a list
- * of events in a certain order.
+ * The host does nothing by itself: it acts in the test's task, when the test calls it, and with
+ * interrupts off where a device would interrupt. So a test is a list of events in a fixed order.
  */
 
 #include "fake_ring.h"
@@ -20,7 +19,7 @@ static struct fake_virtio *to_fake(struct virtio_device *vdev)
 	return container_of(vdev, struct fake_virtio, vdev);
 }
 
-/* An operation begins: tells the hook, and returns how the operation is to end. */
+/* Counts an operation, calls the hook, and returns the operation's result. */
 static int fake_op(struct fake_virtio *fake, enum fake_op op)
 {
 	fake->count[op]++;
@@ -60,7 +59,7 @@ static void fake_set_status(struct virtio_device *vdev, u8 status)
 {
 	struct fake_virtio *fake = to_fake(vdev);
 
-	/* The first sign of a probe. */
+	/* A probe begins. */
 	if (status & VIRTIO_CONFIG_S_DRIVER && !(fake->status & VIRTIO_CONFIG_S_DRIVER)) {
 #ifdef CONFIG_FAULT_INJECTION
 		current->fail_nth = fake->fail_nth;
@@ -114,7 +113,7 @@ static bool fake_notify(struct virtqueue *vq)
 	spin_lock_irqsave(&fake->lock, flags);
 	fake->clock++;
 	if (queue->vq)
-		queue->ring->see(queue, fake->clock);
+		queue->ring->poll(queue, fake->clock);
 	spin_unlock_irqrestore(&fake->lock, flags);
 
 	wake_up(&fake->wait);
@@ -204,14 +203,14 @@ static const struct virtio_config_ops fake_ops = {
 	.get_shm_region = fake_get_shm_region,
 };
 
-/* An IOMMU that changes no address, but may have no memory for a mapping. */
+/* An IOMMU with identity mappings, which may have no memory for one. */
 
 static struct fake_virtio *map_to_fake(union virtio_map map)
 {
 	return dev_get_drvdata(map.dma_dev);
 }
 
-/* The entry of a mapping at this address; at 0: a free one. The driver's lock serializes. */
+/* Returns the entry of an address; of 0: a free one. The driver's lock serializes. */
 static dma_addr_t *fake_mapping(struct fake_virtio *fake, dma_addr_t addr)
 {
 	for (unsigned int i = 0; i < FAKE_MAPPINGS; i++) {
@@ -300,7 +299,7 @@ static const struct virtio_map_ops fake_map_ops = {
 	.max_mapping_size = fake_max_mapping_size,
 };
 
-/* The device's life. */
+/* Creation, plugging and unplugging. */
 
 static void fake_release(struct device *dev)
 {
@@ -316,13 +315,13 @@ static void fake_destroy(void *data)
 	memset(fake->fail, 0, sizeof(fake->fail));
 	fake->fail_nth = 0;
 	if (fake->plugged) {
-		/* The test has failed, and nobody plays the host any more. */
+		/* The test was aborted, and the host answers nothing any more. */
 		fake_virtio_break(fake);
 		fake_virtio_unplug(fake);
 	}
 
 	fake_virtio_forget(fake);
-	/* It may still be referred to, if unplugging has failed; a leak is better than that. */
+	/* If unplugging has failed, there may still be references: leak the device. */
 	if (completion_done(&fake->released))
 		kfree(fake);
 }
@@ -350,7 +349,7 @@ struct fake_virtio *fake_virtio_create(struct kunit *test, u32 device_id)
 	fake->parent = kunit_device_register(test, name);
 	if (IS_ERR(fake->parent)) {
 		kfree(fake);
-		KUNIT_FAIL_AND_ABORT(test, "no device");
+		KUNIT_FAIL_AND_ABORT(test, "cannot register the parent device");
 	}
 	dev_set_drvdata(fake->parent, fake);
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, fake_destroy, fake));
@@ -394,9 +393,9 @@ void fake_virtio_unplug(struct fake_virtio *fake)
 	unregister_virtio_device(&fake->vdev);
 
 	if (wait_for_completion_timeout(&fake->released, msecs_to_jiffies(FAKE_LIMIT)))
-		complete(&fake->released);	/* for fake_destroy(), who asks, too */
+		complete(&fake->released);	/* for fake_destroy() */
 	else
-		KUNIT_FAIL(fake->test, "somebody keeps a reference to the device");
+		KUNIT_FAIL(fake->test, "a reference to the device is left");
 	for (unsigned int i = 0; i < FAKE_QUEUES; i++)
 		KUNIT_EXPECT_NULL(fake->test, fake->queues[i].vq);
 	KUNIT_EXPECT_LE(fake->test, atomic_read(&fake->mapped), fake->may_keep);
@@ -535,7 +534,7 @@ size_t fake_virtio_read(struct fake_request *request, void *data, size_t len)
 	return done;
 }
 
-/* The device is to write to memory that is mapped, if it reaches memory by mappings. */
+/* Checks that the device writes to mapped memory, if the device uses mappings. */
 static void fake_check_mapping(struct fake_request *request, void *memory)
 {
 	struct fake_virtio *fake = request->fake;
@@ -560,8 +559,8 @@ size_t fake_virtio_write(struct fake_request *request, const void *data, size_t 
 }
 
 /*
- * How many slots of its ring the chain of this buffer has: that of the last request under this id,
- * which may be one of an earlier queue, since what a host has taken it knows even after a reset.
+ * Returns how many slots of the ring the chain of this buffer has: those of the last request with
+ * this id, which may be from an earlier queue, because a host keeps its requests after a reset.
  */
 static unsigned int fake_slots(struct fake_virtio *fake, unsigned int index, u32 id)
 {
@@ -571,7 +570,7 @@ static unsigned int fake_slots(struct fake_virtio *fake, unsigned int index, u32
 		if (request->queue == index && request->id == id)
 			return request->slots;
 	}
-	/* For one that was never taken any guess will do. */
+	/* Arbitrary for a request that was never taken. */
 	return 2;
 }
 
@@ -581,7 +580,7 @@ void fake_virtio_used(struct fake_virtio *fake, unsigned int index, u32 id, u32 
 	unsigned long flags;
 
 	spin_lock_irqsave(&fake->lock, flags);
-	/* Without a ring there is no way to say it. */
+	/* Without a ring there is no used element to write. */
 	if (queue->vq)
 		queue->ring->use(queue, id, len, fake_slots(fake, index, id));
 	spin_unlock_irqrestore(&fake->lock, flags);

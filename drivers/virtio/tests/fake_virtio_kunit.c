@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The fake virtio device itself, with a driver that does nothing but show what it gets. */
+/* Tests of the fake virtio device itself, with a minimal driver that records what it gets. */
 
 #include "fake_virtio.h"
 
@@ -8,7 +8,7 @@
 #include <linux/virtio_config.h>
 #include <uapi/linux/virtio_ring.h>
 
-/* Far from all that is assigned. */
+/* An id that is not assigned. */
 #define ECHO_ID		0xfa4e
 #define ECHO_FEATURE	3
 #define ECHO_QUEUES	2
@@ -17,7 +17,7 @@ struct echo {
 	struct virtqueue *vqs[ECHO_QUEUES];
 	u32 config;
 	unsigned int callbacks[ECHO_QUEUES], changes;
-	char out[16], in[8], rest[8];	/* what is sent and received */
+	char out[16], in[8], rest[8];	/* sent; received, in two parts */
 };
 
 static void echo_callback(struct virtqueue *vq)
@@ -115,7 +115,7 @@ static void echo_exit(struct kunit_suite *suite)
 	unregister_virtio_driver(&echo_driver);
 }
 
-/* Adds a request of 16 bytes in so many parts, for 8 + 8 bytes. */
+/* Adds a request of 16 bytes in @parts segments, with a response of 8 + 8 bytes. */
 static int echo_add(struct fake_virtio *fake, unsigned int queue, unsigned int parts, void *token)
 {
 	struct echo *echo = fake->vdev.priv;
@@ -131,7 +131,7 @@ static int echo_add(struct fake_virtio *fake, unsigned int queue, unsigned int p
 	return virtqueue_add_sgs(echo->vqs[queue], sgs, 1, 1, token, GFP_KERNEL);
 }
 
-/* Adds it and notifies the host, which wants to know of each. */
+/* Adds a request and notifies the host, which wants a notification for each. */
 static void echo_send(struct kunit *test, struct fake_virtio *fake, unsigned int queue,
 		      unsigned int parts, void *token)
 {
@@ -143,7 +143,7 @@ static void echo_send(struct kunit *test, struct fake_virtio *fake, unsigned int
 	KUNIT_EXPECT_EQ(test, notified + 1, fake->count[FAKE_NOTIFY]);
 }
 
-/* One request goes there and back. */
+/* Checks one request and its answer. */
 static void echo_works(struct kunit *test, struct fake_virtio *fake, unsigned int queue,
 		       unsigned int parts)
 {
@@ -179,7 +179,7 @@ static void echo_works(struct kunit *test, struct fake_virtio *fake, unsigned in
 	KUNIT_EXPECT_EQ(test, 0, memcmp(echo->rest, "er!", 3));
 }
 
-/* What changes how a ring works. */
+/* Features that change how a ring works. */
 static const u64 ring_features[] = {
 	BIT_ULL(VIRTIO_F_RING_PACKED),
 	BIT_ULL(VIRTIO_RING_F_EVENT_IDX),
@@ -189,7 +189,7 @@ static const u64 ring_features[] = {
 
 static const char *const ring_feature_names[] = { "packed", "event-idx", "platform", "indirect" };
 
-/* All sets of these features; the parameter points to a set's number, one bit for each feature. */
+/* All sets of these features. The parameter points to a bit mask of ring_features. */
 static const void *ring_gen_params(struct kunit *test, const void *prev, char *desc)
 {
 	static u8 sets[1 << ARRAY_SIZE(ring_features)];
@@ -204,12 +204,12 @@ static const void *ring_gen_params(struct kunit *test, const void *prev, char *d
 		if (*set & BIT(i))
 			len += scnprintf(desc + len, KUNIT_PARAM_DESC_SIZE - len, "%s ",
 					 ring_feature_names[i]);
-	/* The last one's space. */
+	/* Remove the last space. */
 	desc[len - 1] = '\0';
 	return set;
 }
 
-/* A device with such a ring, not plugged. */
+/* Creates a device with these ring features, not plugged. */
 static struct fake_virtio *fake_create(struct kunit *test)
 {
 	struct fake_virtio *fake = fake_virtio_create(test, ECHO_ID);
@@ -236,21 +236,21 @@ static bool fake_is_packed(struct fake_virtio *fake)
 	return fake->accepted & BIT_ULL(VIRTIO_F_RING_PACKED);
 }
 
-static void there_and_back(struct kunit *test)
+static void round_trips(struct kunit *test)
 {
 	struct fake_virtio *fake = fake_plugged(test);
 
 	/*
-	 * More often than the ring is long, and with chains that do not divide its length: they go
-	 * on at its start.
+	 * More requests than the ring has slots, and chains whose length does not divide the ring's
+	 * size: they wrap around.
 	 */
 	for (unsigned int i = 0; i < 80; i++)
 		echo_works(test, fake, i % ECHO_QUEUES, 1 + i / ECHO_QUEUES % 2);
 	fake_virtio_unplug(fake);
 }
 
-/* As often as it takes for 16 bits to overflow. */
-static void many_times(struct kunit *test)
+/* Enough requests for 16-bit counters to overflow. */
+static void counters_overflow(struct kunit *test)
 {
 	struct fake_virtio *fake = fake_plugged(test);
 
@@ -282,7 +282,7 @@ static void out_of_order(struct kunit *test)
 		for (unsigned int i = 0; i < ARRAY_SIZE(order); i++) {
 			requests[i] = fake_virtio_try_take(fake, 0);
 			KUNIT_ASSERT_NOT_NULL(test, requests[i]);
-			/* Each has its own time, though they are taken together. */
+			/* Each has its own time, although they are taken together. */
 			KUNIT_EXPECT_LT(test, requests[i]->available, sent[i]);
 			if (i)
 				KUNIT_EXPECT_GT(test, requests[i]->available, sent[i - 1]);
@@ -319,7 +319,7 @@ static void features_and_config(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
-static void nobody_for_it(struct kunit *test)
+static void no_matching_driver(struct kunit *test)
 {
 	struct fake_virtio *fake = fake_virtio_create(test, ECHO_ID + 1);
 
@@ -328,7 +328,7 @@ static void nobody_for_it(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
-static void queues_begin_anew(struct kunit *test)
+static void queues_are_reset(struct kunit *test)
 {
 	struct fake_virtio *fake = fake_plugged(test);
 	struct echo *echo = fake->vdev.priv;
@@ -342,7 +342,7 @@ static void queues_begin_anew(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, 0, fake_virtio_freeze(fake));
 	KUNIT_EXPECT_FALSE(test, fake_virtio_has_request(fake, 0));
-	/* There is no ring to say it, but the memory is the driver's still. */
+	/* There is no ring to report it, but the driver's memory can still be written. */
 	fake_virtio_answer(lost, "late", 4);
 	KUNIT_EXPECT_EQ(test, 0, memcmp(echo->in, "late", 4));
 	KUNIT_EXPECT_EQ(test, 0, fake_virtio_restore(fake));
@@ -354,7 +354,7 @@ static void queues_begin_anew(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
-/* A request was taken, and then the device was reset. */
+/* The host takes a request, and then the device is reset. */
 static struct fake_request *lose_request(struct kunit *test, struct fake_virtio *fake)
 {
 	struct echo *echo = fake->vdev.priv;
@@ -369,8 +369,8 @@ static struct fake_request *lose_request(struct kunit *test, struct fake_virtio 
 }
 
 /*
- * The driver takes an answer to a request from before a reset for that of the request with the same
- * id, and breaks the queue at that one's own answer.
+ * The driver takes the answer to a request from before a reset for the answer to the new request
+ * with the same id. The new request's own answer then breaks the queue.
  */
 static void answer_to_the_next(struct kunit *test)
 {
@@ -394,8 +394,8 @@ static void answer_to_the_next(struct kunit *test)
 }
 
 /*
- * The driver adds a request when such an answer is in the ring: a packed ring loses the answer, and
- * has that of the request where the driver does not look for it.
+ * The driver adds a request while such an answer is in the ring: a packed ring loses that answer,
+ * and the new request's answer is written to a slot that the driver does not read.
  */
 static void answer_before_the_next(struct kunit *test)
 {
@@ -421,7 +421,7 @@ static void answer_before_the_next(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
-/* Such an answer comes when the host has not taken the request: a packed ring loses the request. */
+/* Such an answer comes before the host takes the new request: a packed ring loses the request. */
 static void answer_over_the_next(struct kunit *test)
 {
 	struct fake_virtio *fake = fake_plugged(test);
@@ -439,7 +439,7 @@ static void answer_over_the_next(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
-/* The mapping that fails, and all after it do, too. */
+/* The first mapping that fails; all after it fail, too. */
 static unsigned int failing_map;
 
 static void fail_map(struct fake_virtio *fake, enum fake_op op)
@@ -480,7 +480,7 @@ static void no_mapping(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
-static void what_goes_wrong(struct kunit *test)
+static void injected_failures(struct kunit *test)
 {
 	struct fake_virtio *fake = fake_create(test);
 	struct echo *echo;
@@ -508,17 +508,17 @@ static void what_goes_wrong(struct kunit *test)
 }
 
 static struct kunit_case fake_virtio_cases[] = {
-	KUNIT_CASE_PARAM(there_and_back, ring_gen_params),
-	KUNIT_CASE_PARAM(many_times, ring_gen_params),
+	KUNIT_CASE_PARAM(round_trips, ring_gen_params),
+	KUNIT_CASE_PARAM(counters_overflow, ring_gen_params),
 	KUNIT_CASE_PARAM(out_of_order, ring_gen_params),
 	KUNIT_CASE(features_and_config),
-	KUNIT_CASE(nobody_for_it),
-	KUNIT_CASE_PARAM(queues_begin_anew, ring_gen_params),
+	KUNIT_CASE(no_matching_driver),
+	KUNIT_CASE_PARAM(queues_are_reset, ring_gen_params),
 	KUNIT_CASE_PARAM(answer_to_the_next, ring_gen_params),
 	KUNIT_CASE_PARAM(answer_before_the_next, ring_gen_params),
 	KUNIT_CASE_PARAM(answer_over_the_next, ring_gen_params),
 	KUNIT_CASE_PARAM(no_mapping, ring_gen_params),
-	KUNIT_CASE_PARAM(what_goes_wrong, ring_gen_params),
+	KUNIT_CASE_PARAM(injected_failures, ring_gen_params),
 	{}
 };
 

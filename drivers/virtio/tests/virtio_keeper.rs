@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A driver with a bug, for KUnit: its queue outlives the binding, and is dropped by the next one.
+//! A driver with a bug, for KUnit: it keeps its queue after unbinding, and drops it at the next
+//! probe.
 
 use core::ptr;
 use kernel::{
@@ -23,17 +24,17 @@ use kernel::{
 
 type Request = KBox<Command<(), [u8; 16]>>;
 
-/// The queue of a binding that is over, in a [`KBox`].
+/// The queue of the previous binding, from a [`KBox`].
 static KEPT: Atomic<*mut Virtqueue<Request>> = Atomic::new(ptr::null_mut());
 
 kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(0xfa60)]);
 
 struct Keeper;
 
-/// Nobody waits for answers.
-struct Deaf;
+/// Ignores all answers.
+struct IgnoreAnswers;
 
-impl virtio::Handler for Deaf {
+impl virtio::Handler for IgnoreAnswers {
     fn used(&self, _index: usize) {}
 }
 
@@ -46,10 +47,10 @@ impl virtio::Driver for Keeper {
     fn probe<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        let handler = Arc::new(Deaf, GFP_KERNEL)?;
+        let handler = Arc::new(IgnoreAnswers, GFP_KERNEL)?;
         let [mut queue] = vdev.find_vqs(handler.clone(), [c"kept"])?;
 
-        // There can be only one.
+        // A device has one set of queues.
         let second = vdev.find_vqs::<Request, _, 1>(handler, [c"second"]);
         if second.err() != Some(EBUSY) {
             return Err(EINVAL);
@@ -66,9 +67,9 @@ impl virtio::Driver for Keeper {
             return Ok(Self);
         }
 
-        // SAFETY: It is from a `KBox`, and nobody else has it.
+        // SAFETY: `old` is from a `KBox`, and the exchange has removed the only copy.
         drop(unsafe { KBox::from_raw(old) });
-        // That was not this one.
+        // Dropping the old queue must not affect this one.
         if queue.is_broken() {
             return Err(EIO);
         }
@@ -80,6 +81,6 @@ kernel::module_virtio_driver! {
     type: Keeper,
     name: "virtio_keeper",
     authors: ["virtio-pmem-rust project"],
-    description: "A virtio driver that keeps its queue, for KUnit",
+    description: "A virtio driver that keeps its queue after unbinding, for KUnit",
     license: "GPL",
 }

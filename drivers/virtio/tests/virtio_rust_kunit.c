@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The abstraction for virtio drivers in Rust, where no good driver goes. */
+/* The abstraction for virtio drivers in Rust, in cases that only a driver with a bug reaches. */
 
 #include "fake_virtio.h"
 
@@ -10,8 +10,8 @@
 #define KEEPER_ID	0xfa60
 
 /*
- * A driver keeps its queue when it is unbound. Neither is the queue deleted under its owner by who
- * comes next, nor what is found next by the owner, when it drops the queue at last.
+ * A driver keeps its queue after it is unbound. A new binding must not delete the queue, and
+ * dropping it later must not delete the new binding's queue.
  */
 static void queue_outlives_its_binding(struct kunit *test)
 {
@@ -35,7 +35,7 @@ static void queue_outlives_its_binding(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 1, device_attach(dev));
 	KUNIT_EXPECT_TRUE(test, fake_virtio_is_bound(fake));
 
-	/* It is nobody's now, with what is in it. */
+	/* The old queue and its request are leaked; free them. */
 	request = virtqueue_detach_unused_buf(kept);
 	KUNIT_EXPECT_NOT_NULL(test, request);
 	kfree(request);
@@ -53,7 +53,7 @@ static const struct ring {
 
 KUNIT_ARRAY_PARAM_DESC(ring, rings, name);
 
-/* The kinds of ring report a mapping that fails differently; the abstraction does not. */
+/* The error of a failed mapping depends on the ring's format; the abstraction's does not. */
 static void mapping_fails(struct kunit *test)
 {
 	const struct ring *ring = test->param_value;
