@@ -77,7 +77,7 @@ struct fake_region *fake_region(struct kunit *test, unsigned long flags, bool ca
 	fake->memory = memremap(start, size, MEMREMAP_WB);
 	KUNIT_ASSERT_NOT_NULL(test, fake->memory);
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, fake_unmap, fake->memory));
-	/* Removes old data, which libnvdimm could take for an info block. */
+	/* libnvdimm could take old data for an info block. */
 	memset(fake->memory, 0, size);
 
 	fake->parent = kunit_device_register(test, "fake-region");

@@ -13,9 +13,9 @@
 static const struct range_case {
 	const char *name;
 	u64 start, size;
-	bool good;
+	bool valid;
 } ranges[] = {
-	{ "good", PMEM_START, PMEM_SIZE, true },
+	{ "valid", PMEM_START, PMEM_SIZE, true },
 	{ "one page", PMEM_START, PAGE_SIZE, true },
 	{ "at zero", 0, PMEM_SIZE, true },
 	{ "size 0", PMEM_START, 0, false },
@@ -71,7 +71,7 @@ static void config_range(struct kunit *test)
 	struct pmem *pmem = pmem_create(test);
 
 	set_config(pmem, range->start, range->size);
-	if (!range->good) {
+	if (!range->valid) {
 		expect_no_probe(pmem);
 		return;
 	}
@@ -132,7 +132,7 @@ static const struct shm_case {
 	const char *name;
 	bool there;
 	u64 start, size;
-	bool good;
+	bool valid;
 } shms[] = {
 	{ "equal to the configuration", true, PMEM_START, PMEM_SIZE, true },
 	{ "unlike the configuration", true, 2 * PMEM_START, 2 * PMEM_SIZE, true },
@@ -160,9 +160,9 @@ static void shm_region(struct kunit *test)
 	pmem->fake->shm.addr = shm->start;
 	pmem->fake->shm.len = shm->size;
 	pmem_plug(pmem);
-	KUNIT_EXPECT_EQ(test, shm->good,
+	KUNIT_EXPECT_EQ(test, shm->valid,
 			!!(pmem->fake->accepted & BIT_ULL(VIRTIO_PMEM_F_SHMEM_REGION)));
-	if (shm->good)
+	if (shm->valid)
 		expect_region(pmem, shm->start, shm->size);
 	else
 		expect_region(pmem, PMEM_START, PMEM_SIZE);
@@ -171,7 +171,7 @@ static void shm_region(struct kunit *test)
 
 	/* Without a valid range of either kind, probe fails. */
 	set_config(pmem, PMEM_START, 0);
-	if (!shm->good)
+	if (!shm->valid)
 		expect_no_probe(pmem);
 }
 
@@ -185,7 +185,7 @@ static void shm_region_alone(struct kunit *test)
 	pmem->fake->has_shm = shm->there;
 	pmem->fake->shm.addr = shm->start;
 	pmem->fake->shm.len = shm->size;
-	if (!shm->good) {
+	if (!shm->valid) {
 		expect_no_probe(pmem);
 		return;
 	}

@@ -170,7 +170,7 @@ static void queue_of_two(struct kunit *test)
 	pmem_unplug(pmem);
 }
 
-/* The ring would allocate an indirect table for each request; pmem_take() checks for it. */
+/* The ring would allocate an indirect table for each request; pmem_take() checks that. */
 static void indirect_is_declined(struct kunit *test)
 {
 	struct pmem *pmem = pmem_create(test);

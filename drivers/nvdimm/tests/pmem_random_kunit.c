@@ -64,7 +64,7 @@ static u32 below(struct run *run, u32 end)
 	return prandom_u32_state(&run->random) % end;
 }
 
-/* Return true once in @n times, on average. */
+/* Returns true once in @n times, on average. */
 static bool one_in(struct run *run, u32 n)
 {
 	return !below(run, n);
@@ -190,7 +190,7 @@ static void power_changes(struct run *run)
 	}
 }
 
-/* Check whether the action in progress has ended. */
+/* Checks whether the action in progress has ended. */
 static void check_power(struct run *run)
 {
 	if (run->power == FREEZING && READ_ONCE(run->action->done))

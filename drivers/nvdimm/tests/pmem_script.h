@@ -34,7 +34,7 @@ struct nd_region;
 struct pmem {
 	struct kunit *test;
 	struct fake_virtio *fake;
-	struct nd_region *region;	/* NULL if there is none (any more) */
+	struct nd_region *region;	/* NULL before registration and after removal */
 	u64 durable;	/* stores before this time are durable; by the device's clock */
 	struct list_head callers;
 	unsigned int ended;	/* how many callers have ended */
@@ -65,7 +65,7 @@ struct pmem_action {
 	int result;
 };
 
-/* A device with a good configuration, not plugged. */
+/* A device with a valid configuration, not plugged. */
 struct pmem *pmem_create(struct kunit *test);
 
 /* Plugs the device. Fails the test if no driver is bound or no region registered. */

@@ -201,7 +201,7 @@ static bool fake_packed_parse_table(struct fake_request *request,
 static bool fake_packed_take(struct fake_queue *queue, struct fake_request *request)
 {
 	u16 position = queue->taken;
-	bool good = true;
+	bool valid = true;
 
 	if (!fake_packed_has(queue))
 		return false;
@@ -209,7 +209,7 @@ static bool fake_packed_take(struct fake_queue *queue, struct fake_request *requ
 	request->available = queue->available[position % FAKE_QUEUE_SIZE];
 	queue->taken += request->slots;
 
-	for (; good && position != queue->taken; position++) {
+	for (; valid && position != queue->taken; position++) {
 		const struct vring_packed_desc *desc = fake_packed_desc(queue, position);
 		u64 addr = le64_to_cpu(desc->addr);
 		u32 len = le32_to_cpu(desc->len);
@@ -219,13 +219,13 @@ static bool fake_packed_take(struct fake_queue *queue, struct fake_request *requ
 		request->id = le16_to_cpu(desc->id);
 		if (flags & VRING_DESC_F_INDIRECT) {
 			request->indirect = true;
-			good = fake_packed_parse_table(request, phys_to_virt(addr),
-						       len / sizeof(*desc));
+			valid = fake_packed_parse_table(request, phys_to_virt(addr),
+							len / sizeof(*desc));
 		} else {
-			good = fake_add_segment(request, addr, len, flags & VRING_DESC_F_WRITE);
+			valid = fake_add_segment(request, addr, len, flags & VRING_DESC_F_WRITE);
 		}
 	}
-	return good;
+	return valid;
 }
 
 static void fake_packed_use(struct fake_queue *queue, u32 id, u32 len, unsigned int slots)

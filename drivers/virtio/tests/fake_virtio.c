@@ -315,7 +315,7 @@ static void fake_destroy(void *data)
 	memset(fake->fail, 0, sizeof(fake->fail));
 	fake->fail_nth = 0;
 	if (fake->plugged) {
-		/* The test was aborted, and the host answers nothing any more. */
+		/* The test was aborted, and the host no longer answers. */
 		fake_virtio_break(fake);
 		fake_virtio_unplug(fake);
 	}
@@ -477,7 +477,7 @@ struct fake_request *fake_virtio_try_take(struct fake_virtio *fake, unsigned int
 {
 	struct fake_queue *queue = &fake->queues[index];
 	struct fake_request *request = kzalloc(sizeof(*request), GFP_KERNEL);
-	bool good = false;
+	bool valid = false;
 
 	if (!request)
 		return NULL;
@@ -487,12 +487,12 @@ struct fake_request *fake_virtio_try_take(struct fake_virtio *fake, unsigned int
 
 	spin_lock_irq(&fake->lock);
 	if (queue->vq)
-		good = queue->ring->take(queue, request);
-	if (good)
+		valid = queue->ring->take(queue, request);
+	if (valid)
 		list_add(&request->list, &fake->requests);
 	spin_unlock_irq(&fake->lock);
 
-	if (!good) {
+	if (!valid) {
 		kfree(request);
 		return NULL;
 	}

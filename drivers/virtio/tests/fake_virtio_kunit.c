@@ -8,7 +8,7 @@
 #include <linux/virtio_config.h>
 #include <uapi/linux/virtio_ring.h>
 
-/* An id that is not assigned. */
+/* Far from all assigned ids. */
 #define ECHO_ID		0xfa4e
 #define ECHO_FEATURE	3
 #define ECHO_QUEUES	2
@@ -131,7 +131,7 @@ static int echo_add(struct fake_virtio *fake, unsigned int queue, unsigned int p
 	return virtqueue_add_sgs(echo->vqs[queue], sgs, 1, 1, token, GFP_KERNEL);
 }
 
-/* Adds a request and notifies the host, which wants a notification for each. */
+/* Adds a request and notifies the host, which requests one notification for each. */
 static void echo_send(struct kunit *test, struct fake_virtio *fake, unsigned int queue,
 		      unsigned int parts, void *token)
 {
@@ -342,7 +342,7 @@ static void queues_are_reset(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, 0, fake_virtio_freeze(fake));
 	KUNIT_EXPECT_FALSE(test, fake_virtio_has_request(fake, 0));
-	/* There is no ring to report it, but the driver's memory can still be written. */
+	/* There is no ring for a used element, but the driver's memory is still written. */
 	fake_virtio_answer(lost, "late", 4);
 	KUNIT_EXPECT_EQ(test, 0, memcmp(echo->in, "late", 4));
 	KUNIT_EXPECT_EQ(test, 0, fake_virtio_restore(fake));
