@@ -33,7 +33,7 @@ OBJECTS = ("drivers/nvdimm/virtio_pmem_rust/virtio_pmem_rust_main.o",
 REASONS = settings.TESTS / "uncovered"
 WANTED = 90  # percent of the lines
 # What is reached by chance is reached each time.
-LIVES = ("pmem_random_kunit.seed=1", "pmem_random_kunit.lives=500")
+LIVES = ("pmem_random_kunit.seed=1", "pmem_random_kunit.runs=500")
 
 
 def measured(tree):

@@ -5,7 +5,7 @@
  *
  * Each run has a seed, which is printed if the run fails. The kernel's arguments
  *
- *	pmem_random_kunit.seed=SEED pmem_random_kunit.lives=1
+ *	pmem_random_kunit.seed=SEED pmem_random_kunit.runs=1
  *
  * repeat it; a greater number does more runs.
  */
@@ -24,8 +24,8 @@ MODULE_PARM_DESC(seed, "Seed of the first run, incremented for each further one.
 
 /* Of 10 000 in all, a third for each kind of host. */
 static unsigned int runs = 3334;
-module_param_named(lives, runs, uint, 0444);
-MODULE_PARM_DESC(lives, "Number of runs for each test");
+module_param(runs, uint, 0444);
+MODULE_PARM_DESC(runs, "Number of runs for each test");
 
 /* What the device and its host may do. */
 enum behaviour {
@@ -320,7 +320,7 @@ static struct kunit_case pmem_random_cases[] = {
 static void print_seed(struct kunit *test)
 {
 	if (READ_ONCE(test->status) == KUNIT_FAILURE)
-		kunit_err(test, "to repeat: pmem_random_kunit.seed=%llu pmem_random_test.lives=1\n",
+		kunit_err(test, "to repeat: pmem_random_kunit.seed=%llu pmem_random_kunit.runs=1\n",
 			  run_seed);
 }
 

@@ -6,8 +6,8 @@
 #include <linux/slab.h>
 #include <linux/virtio_ring.h>
 
-/* See virtio_keeper.rs. */
-#define KEEPER_ID	0xfa60
+/* See virtio_stale_queue.rs. */
+#define STALE_QUEUE_ID	0xfa60
 
 /*
  * A driver keeps its queue after it is unbound. A new binding must not delete the queue, and
@@ -15,7 +15,7 @@
  */
 static void queue_outlives_its_binding(struct kunit *test)
 {
-	struct fake_virtio *fake = fake_virtio_create(test, KEEPER_ID);
+	struct fake_virtio *fake = fake_virtio_create(test, STALE_QUEUE_ID);
 	struct device *dev = &fake->vdev.dev;
 	struct virtqueue *kept;
 	void *request;
@@ -57,17 +57,17 @@ KUNIT_ARRAY_PARAM_DESC(ring, rings, name);
 static void mapping_fails(struct kunit *test)
 {
 	const struct ring *ring = test->param_value;
-	struct fake_virtio *fake = fake_virtio_create(test, KEEPER_ID);
+	struct fake_virtio *fake = fake_virtio_create(test, STALE_QUEUE_ID);
 	struct device *dev = &fake->vdev.dev;
-	struct device_driver *keeper;
+	struct device_driver *driver;
 
 	fake->features |= BIT_ULL(VIRTIO_F_ACCESS_PLATFORM) | ring->features;
 	fake->fail[FAKE_MAP] = -ENOMEM;
 	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
 	KUNIT_EXPECT_FALSE(test, fake_virtio_is_bound(fake));
-	keeper = driver_find("virtio_keeper", dev->bus);
-	KUNIT_ASSERT_NOT_NULL(test, keeper);
-	KUNIT_EXPECT_EQ(test, -ENOMEM, device_driver_attach(keeper, dev));
+	driver = driver_find("virtio_stale_queue", dev->bus);
+	KUNIT_ASSERT_NOT_NULL(test, driver);
+	KUNIT_EXPECT_EQ(test, -ENOMEM, device_driver_attach(driver, dev));
 	KUNIT_EXPECT_EQ(test, ring->features, fake->accepted & BIT_ULL(VIRTIO_F_RING_PACKED));
 	fake_virtio_unplug(fake);
 }

@@ -29,7 +29,7 @@ static KEPT: Atomic<*mut Virtqueue<Request>> = Atomic::new(ptr::null_mut());
 
 kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(0xfa60)]);
 
-struct Keeper;
+struct StaleQueue;
 
 /// Ignores all answers.
 struct IgnoreAnswers;
@@ -39,7 +39,7 @@ impl virtio::Handler for IgnoreAnswers {
 }
 
 #[vtable]
-impl virtio::Driver for Keeper {
+impl virtio::Driver for StaleQueue {
     type Data<'bound> = Self;
 
     const ID_TABLE: virtio::IdTable = &ID_TABLE;
@@ -78,8 +78,8 @@ impl virtio::Driver for Keeper {
 }
 
 kernel::module_virtio_driver! {
-    type: Keeper,
-    name: "virtio_keeper",
+    type: StaleQueue,
+    name: "virtio_stale_queue",
     authors: ["virtio-pmem-rust project"],
     description: "A virtio driver that keeps its queue after unbinding, for KUnit",
     license: "GPL",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The C core keeps its contract with providers that flush: KUnit suites, run in a guest.
+"""libnvdimm treats flushes by a provider as it promises: KUnit suites, run in a guest.
 
 They need memory of their own, which UML cannot map as a disk. Here the kernel's command line
 reserves some; the suites make a region of it. Beside it is a device with a driver's disk, so that
@@ -26,7 +26,7 @@ def results(text):
 
 # The core is the same beside both; a debug kernel takes minutes for each.
 @pytest.mark.parametrize("driver", ["rust", pytest.param("c", marks=pytest.mark.long)])
-def test_contract(boot, driver):
+def test_provider(boot, driver):
     """Every test of every suite passes."""
     with boot(driver=driver, append=f"memmap={SIZE:#x}${START:#x}") as machine:
         disk = machine.disk(machine.device())
