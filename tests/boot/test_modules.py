@@ -31,6 +31,7 @@ def test_modinfo(boot):
         fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         fields = {name.strip(): value.strip() for name, value in fields.items()}
         assert fields["license"] == "GPL"
+        assert fields["version"] == "0.11"
         assert fields["description"]
         assert fields["author"]
         assert "virtio:d0000001Bv*" in text
