@@ -25,36 +25,36 @@ use kernel::{
 pub(crate) struct Callers {
     pub(crate) waiters: WaitList,
     /// Bios with FUA.
-    pub(crate) bios: BioList,
+    pub(crate) fua_bios: BioList,
     /// Bios that are nothing but a flush.
-    pub(crate) flushes: BioList,
+    pub(crate) flush_bios: BioList,
 }
 
 impl Callers {
     /// How many callers there are.
     pub(crate) fn len(&self) -> usize {
-        self.waiters.len() + self.bios.len() + self.flushes.len()
+        self.waiters.len() + self.fua_bios.len() + self.flush_bios.len()
     }
 }
 
 impl Batch for Callers {
     fn is_empty(&self) -> bool {
-        self.waiters.is_empty() && self.bios.is_empty() && self.flushes.is_empty()
+        self.waiters.is_empty() && self.fua_bios.is_empty() && self.flush_bios.is_empty()
     }
 
     fn append(&mut self, later: &mut Self) {
         self.waiters.append(&mut later.waiters);
-        self.bios.append(&mut later.bios);
-        self.flushes.append(&mut later.flushes);
+        self.fua_bios.append(&mut later.fua_bios);
+        self.flush_bios.append(&mut later.flush_bios);
     }
 }
 
 impl Join<Bio> for Callers {
     fn join(&mut self, bio: Bio) {
         if bio.is_fua() {
-            self.bios.push(bio);
+            self.fua_bios.push(bio);
         } else {
-            self.flushes.push(bio);
+            self.flush_bios.push(bio);
         }
     }
 }

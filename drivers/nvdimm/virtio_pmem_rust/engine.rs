@@ -3,8 +3,8 @@
 // The flush engine: turns callers that want their stores durable into flush requests to the host.
 //
 // At most one host flush is in flight. The callers that arrive meanwhile share the next one. So
-// there are two batches: the callers that the flush in flight answers, and those that wait for the
-// next flush.
+// there are two batches: the callers of the flush in flight, and those that wait for the next
+// flush.
 //
 // This is a state machine and nothing else: no lock, no allocation, no kernel type, and every
 // function takes constant time. The driver keeps it, together with the virtqueue, under one lock
@@ -18,7 +18,7 @@
 //
 //     new -> start -> (arrive, pump | drain)*
 //         -> quiesce -> reset -> start -> ...                       suspend, function reset
-//         -> recover -> reset -> start -> ...                       the device asked for it
+//         -> recover -> reset -> start -> ...                       the device asks for a reset
 //         -> close -> quiesce -> reset -> break_down                removal
 //
 // # Rules
@@ -27,12 +27,12 @@
 //
 // R2. At most one flush is in flight, and none is sent without a caller (but see R8).
 //
-// R3. An answer is not believed for where it is found. A reset does not stop a host that is in the
-//     middle of a flush: QEMU delivers that answer into the queue that replaced the one in which
-//     the flush was sent, under the same descriptor id. Such a late answer must not acknowledge
-//     the flush that is in flight now. What tells them apart is the memory to which the answer is
-//     written: each flush is posted with its response set to `UNANSWERED`, which no host sends. A
-//     used element that leaves this value in place answers another flush.
+// R3. The place of a used element does not prove which flush it answers. A reset does not stop a
+//     host that is in the middle of a flush: QEMU puts that answer into the queue that replaced the
+//     one in which the flush was sent, under the same descriptor id. Such a late answer must not
+//     acknowledge the flush that is in flight now. The difference is the memory to which the answer
+//     is written: each flush is posted with its response set to `UNANSWERED`, which no host sends.
+//     A used element that leaves this value in place answers another flush.
 //
 // R4. A request whose response the host may still write is given up: it is not posted again, and
 //     its memory is used for nothing else. Otherwise the host could answer a flush by the result
@@ -40,25 +40,26 @@
 //
 // R5. A late answer uses up the descriptor of the flush in flight. The answer to that flush then
 //     finds no descriptor, or that of its successor: the ring is one answer ahead of the host. To
-//     send the flush again into this ring only moves the mistake to the next batch. So the engine
-//     stops sending, waits for the surplus answer, and asks for a reset. The callers keep waiting.
+//     send the flush again into this ring would only move the mistake to the next batch. So the
+//     engine stops sending, waits for the surplus answer, and asks for a reset. The callers keep
+//     waiting.
 //
 // R6. While nothing is in flight, the ring holds no used element, and the host interrupts for the
-//     next one. So the engine asks for an interrupt, and looks, whenever it takes the last answer:
-//     a host with EVENT_IDX gives no interrupt for a surplus answer that it adds before the driver
-//     has taken the answer before. It looks when it starts: an interrupt may have come before the
-//     driver had the queue. And it looks before it sends: what is found there ends in a reset
+//     next one. So the engine asks for an interrupt and checks the ring at three times. When it
+//     takes the last answer: a host with EVENT_IDX gives no interrupt for a surplus answer that it
+//     adds before the driver has taken the answer before. When it starts: an interrupt may have
+//     come before the driver had the queue. Before it sends: what is found then ends in a reset
 //     anyway, and in a packed ring the descriptors of a request would overwrite it.
 //
 // R7. Where responses are mapped (an IOMMU, a bounce buffer), the ring unmaps a response when its
 //     descriptor is taken, also by a late answer. The host would then write to memory that may have
 //     another use by now. So a flush that is lost there stays mapped, for good, and the engine
-//     breaks. R3 does not hold there either, since mapping may discard the stored value: an answer
+//     breaks. R3 does not suffice there, because mapping may discard the stored value: an answer
 //     has to report its length.
 //
 // R8. A reset at the device's request that is followed by another one, without an answered flush
-//     between them, did not help: the engine breaks. To prove itself a recovered queue gets a
-//     flush, even if there is no caller.
+//     between them, did not help: the engine breaks. A recovered queue gets a flush even if there
+//     is no caller, to prove that it works.
 //
 // R9. In a packed ring a used element and the descriptors of a request share memory. A late answer
 //     can overwrite a request that the host has not read yet, and then both sides wait. So when a
@@ -66,11 +67,11 @@
 
 use core::mem;
 
-/// What a response holds while it has no answer.
+/// The value of a response that has no answer (R3).
 ///
 /// Hosts send 0 for success and 1 (QEMU, Cloud Hypervisor) or -1 (the specification, Firecracker)
-/// for failure. This is neither, nor a negative errno, and none of its bytes is 0: a response of
-/// zeroes that is written in part is no success.
+/// for failure. This is neither, nor a negative errno, and none of its bytes is 0: a response that
+/// was written in part is no success.
 pub const UNANSWERED: u32 = 0x7e57_a1e5;
 
 /// The length of a response, which hosts report as used.
@@ -78,8 +79,8 @@ pub const RESPONSE_LEN: u32 = 4;
 
 /// Callers in order of arrival.
 ///
-/// The engine only moves whole batches, and needs that to take constant time. It is a set of
-/// intrusive lists in the driver and a vector in tests.
+/// The engine only moves whole batches, which must take constant time. A batch is a set of
+/// intrusive lists in the driver, and a vector in tests.
 pub trait Batch: Default {
     /// Returns whether there is no caller.
     fn is_empty(&self) -> bool;
@@ -96,24 +97,25 @@ pub trait Join<C>: Batch {
 
 /// What the engine needs of the driver. All calls are made under the driver's lock.
 pub trait Port<B> {
-    /// Sets the response to [`UNANSWERED`] and adds the request to the queue, for `batch`. Returns
-    /// whether the host wants to be notified of it.
+    /// Sets the response to [`UNANSWERED`] (R3) and adds the request to the queue, for `batch`.
+    /// Returns whether the host wants to be notified of it.
     fn add(&mut self, batch: &B) -> Result<bool, NotSent>;
 
     /// Takes the request back from the queue, if there is a used element. Called only while the
     /// request is in the queue: the ring breaks when an element without a descriptor is taken.
     fn take(&mut self) -> Result<Option<Used>, Dead>;
 
-    /// Asks the host to interrupt for the next used element. Returns whether there is one already.
+    /// Asks the host to interrupt for the next used element (R6). Returns whether there is one
+    /// already.
     fn rearm(&mut self) -> bool;
 
-    /// Gives the request up (R4). Where it is not in the driver's hands, it stays in the queue.
+    /// Gives the request up (R4). If it is in the queue, it stays there.
     fn give_up_request(&mut self);
 
     /// Ends these callers.
     fn end(&mut self, batch: B, how: Ended);
 
-    /// The engine has broken, for this reason. Called once, before the callers end.
+    /// Reports that the engine has broken, and why. Called once, before the callers end.
     fn broke(&mut self, why: &'static str);
 }
 
@@ -133,8 +135,8 @@ pub struct Dead;
 /// Why a flush could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NotSent {
-    /// For want of memory or of space for a mapping: the host saw nothing, and trying later can
-    /// help. The driver calls [`Engine::pump()`] then.
+    /// For want of memory or of space for a mapping. Nothing was made available to the host, and
+    /// a later attempt may succeed: the driver calls [`Engine::pump()`] then.
     Again,
     /// The queue does not work.
     Dead,
@@ -197,28 +199,30 @@ enum Use {
     #[default]
     Serving,
     /// The machine goes down: callers wait.
-    Retired,
+    ShutDown,
     /// The driver is removed: callers are refused.
     Closed,
 }
 
-/// What the host owes the ring.
+/// The state of the ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum Owed {
+enum Ring {
+    /// Empty, and the host has no answer to give.
     #[default]
-    Nothing,
-    /// The answer to the flush in flight.
-    Answer,
-    /// An answer for which the ring has no descriptor any more (R5).
-    LateAnswer,
-    /// Nothing, but the ring holds a used element too many.
-    Surplus,
+    Idle,
+    /// It has the request of the flush in flight.
+    InFlight,
+    /// A late answer has used up the descriptor of the flush in flight, which the host has still to
+    /// answer (R5).
+    LostDescriptor,
+    /// It has a used element without a descriptor: the surplus answer of R5.
+    OutOfStep,
 }
 
 /// The state machine; see the top of this file.
 ///
 /// After [`resume()`] and [`arrive()`] the driver calls [`pump()`], under the same lock, and after
-/// each call it asks [`take_notify()`]. Each caller that was taken comes back exactly once, by
+/// each call [`take_notify()`]. Each caller that was taken is returned exactly once, by
 /// [`Port::end()`].
 ///
 /// [`take_notify()`]: Engine::take_notify
@@ -229,7 +233,7 @@ enum Owed {
 pub struct Engine<B> {
     sending: Sending,
     usage: Use,
-    owed: Owed,
+    ring: Ring,
     responses: Responses,
     /// Callers for which no flush was sent, or whose flush was lost.
     waiting: B,
@@ -244,7 +248,7 @@ pub struct Engine<B> {
     /// The device was recovered because of its ring, and has answered no flush since.
     resynced: bool,
     /// Callers taken and not yet reported by `completed()`.
-    held: usize,
+    callers: usize,
 }
 
 impl<B: Batch> Engine<B> {
@@ -253,25 +257,25 @@ impl<B: Batch> Engine<B> {
         Self::default()
     }
 
-    /// There is a queue, ready for use: callers that have waited for it are sent from now on.
+    /// Begins to use a queue: a flush is sent for the callers that have waited for it.
     ///
     /// The ring may be [out of step](Engine::is_out_of_step) already.
     pub fn start(&mut self, responses: Responses, port: &mut impl Port<B>) {
         self.responses = responses;
         self.resume();
-        self.look(port);
+        self.find_surplus(port);
         self.pump(port);
     }
 
-    /// Ends [`Engine::quiesce()`] when the device was not reset after all. A broken or retired
-    /// engine stays as it is.
+    /// Ends [`Engine::quiesce()`] when the device was not reset after all. An engine that is broken
+    /// or shut down stays as it is.
     pub fn resume(&mut self) {
-        if self.sending == Sending::Paused && self.usage != Use::Retired {
+        if self.sending == Sending::Paused && self.usage != Use::ShutDown {
             self.sending = Sending::Running;
         }
     }
 
-    /// Takes a caller, whose own stores are visible already, or hands it back.
+    /// Takes a caller, whose own stores are visible already, or returns it.
     pub fn arrive<C>(&mut self, caller: C) -> Result<(), (Refused, C)>
     where
         B: Join<C>,
@@ -283,27 +287,29 @@ impl<B: Batch> Engine<B> {
             return Err((Refused::Closed, caller));
         }
         self.waiting.join(caller);
-        self.held += 1;
+        self.callers += 1;
         Ok(())
     }
 
-    /// Sends a flush if there is need of one and it can be sent now.
+    /// Sends a flush if one is needed and can be sent now.
     pub fn pump(&mut self, port: &mut impl Port<B>) {
-        if self.sending != Sending::Running || self.owed != Owed::Nothing {
+        // R2, R5.
+        if self.sending != Sending::Running || self.ring != Ring::Idle {
             return;
         }
-        // R8.
+        // R2, R8.
         if self.waiting.is_empty() && !self.recovered && !self.resynced {
             return;
         }
-        // If it finds an element, the interrupt for that has the driver recover the device.
-        if self.look(port) {
+        // If there is an element, its interrupt lets the driver recover the device (R6).
+        if self.find_surplus(port) {
             return;
         }
         match port.add(&self.waiting) {
             Ok(notify) => {
-                self.owed = Owed::Answer;
+                self.ring = Ring::InFlight;
                 self.notify = notify;
+                // Later callers wait for the next flush (R1).
                 mem::swap(&mut self.in_flight, &mut self.waiting);
             }
             Err(NotSent::Again) => (),
@@ -311,32 +317,32 @@ impl<B: Batch> Engine<B> {
         }
     }
 
-    /// The queue's callback: takes the answers that are there, and sends what waits for them.
+    /// The queue's callback: takes the answers that are there, and sends the next flush.
     pub fn drain(&mut self, port: &mut impl Port<B>) {
-        while self.owed == Owed::Answer {
+        while self.ring == Ring::InFlight {
             match port.take() {
                 Ok(Some(used)) => {
                     self.answered(used, port);
                     self.pump(port);
                 }
-                // `take()` has looked since the last answer was taken.
+                // `take()` has checked the ring since the last answer was taken (R6).
                 Ok(None) => return,
                 Err(Dead) => return self.fail("the queue is broken", port),
             }
         }
-        self.look(port);
+        self.find_surplus(port);
     }
 
     /// While nothing is in flight: asks for an interrupt for the next used element, and returns
-    /// whether there is one already (R6). It may be the one that R5 waits for.
-    fn look(&mut self, port: &mut impl Port<B>) -> bool {
-        if matches!(self.owed, Owed::Nothing | Owed::LateAnswer) && port.rearm() {
-            self.owed = Owed::Surplus;
+    /// whether there is one already (R6). It may be the surplus answer of R5.
+    fn find_surplus(&mut self, port: &mut impl Port<B>) -> bool {
+        if matches!(self.ring, Ring::Idle | Ring::LostDescriptor) && port.rearm() {
+            self.ring = Ring::OutOfStep;
         }
-        self.owed == Owed::Surplus
+        self.ring == Ring::OutOfStep
     }
 
-    /// Returns whether the host is to be notified of a request, which the driver does when it has
+    /// Returns whether the host is to be notified of a request. The driver does that when it has
     /// released the lock.
     pub fn take_notify(&mut self) -> bool {
         mem::take(&mut self.notify)
@@ -351,7 +357,7 @@ impl<B: Batch> Engine<B> {
         let how = if !is_written && (used.len == RESPONSE_LEN || self.lost) {
             return self.late(port);
         } else if !is_written {
-            // Hosts return a request empty that they refuse.
+            // Hosts return a request that they refuse with an empty response.
             Ended::Failed(Failure::Length(used.len))
         } else if used.value != 0 {
             Ended::Failed(Failure::Status(used.value))
@@ -359,9 +365,9 @@ impl<B: Batch> Engine<B> {
             Ended::Done
         };
 
-        self.owed = Owed::Nothing;
-        // A host that polls has found the request. Some take a notification without a request for
-        // an error.
+        self.ring = Ring::Idle;
+        // A host that polls has found the request. For some hosts a notification without a request
+        // is an error.
         self.notify = false;
         if self.is_broken() {
             return;
@@ -371,13 +377,14 @@ impl<B: Batch> Engine<B> {
         port.end(mem::take(&mut self.in_flight), how);
     }
 
-    /// The used element was that of a lost flush. The host still works on the flush in flight.
+    /// The used element was that of a lost flush; the host still works on the flush in flight (R5).
     fn late(&mut self, port: &mut impl Port<B>) {
-        self.owed = Owed::LateAnswer;
+        self.ring = Ring::LostDescriptor;
         self.lose(port);
     }
 
-    /// The host may still write the response of the flush in flight, and the driver cannot wait.
+    /// The host may still write the response of the flush in flight, and the driver cannot wait
+    /// (R4, R7).
     fn lose(&mut self, port: &mut impl Port<B>) {
         self.lost = true;
         port.give_up_request();
@@ -391,20 +398,19 @@ impl<B: Batch> Engine<B> {
         self.responses
     }
 
-    /// Returns whether a flush was lost, so that an answer may come that is late.
+    /// Returns whether a flush was lost, so that a late answer may come (R9).
     pub fn has_lost(&self) -> bool {
         self.lost
     }
 
     /// Returns whether a flush is in flight.
     pub fn expects_answer(&self) -> bool {
-        self.owed == Owed::Answer
+        self.ring == Ring::InFlight
     }
 
-    /// Returns whether the ring holds a used element too many, so that the device has to be
-    /// recovered.
+    /// Returns whether the ring has a surplus answer, so that the device has to be recovered (R5).
     pub fn is_out_of_step(&self) -> bool {
-        self.owed == Owed::Surplus
+        self.ring == Ring::OutOfStep
     }
 
     /// Sends nothing more until [`Engine::start()`]; callers are still taken, and wait.
@@ -414,26 +420,26 @@ impl<B: Batch> Engine<B> {
         }
     }
 
-    /// Returns whether the host owes no answer, so that a reset loses none; a broken engine does
-    /// not wait for answers.
+    /// Returns whether no answer is to come, so that a reset loses none. A broken engine does not
+    /// wait for answers.
     pub fn is_quiet(&self) -> bool {
-        self.is_broken() || matches!(self.owed, Owed::Nothing | Owed::Surplus)
+        self.is_broken() || matches!(self.ring, Ring::Idle | Ring::OutOfStep)
     }
 
     /// The device was reset and its queue is gone. The flush in flight, if there is one, is lost:
     /// its callers wait again, before all others.
     ///
     /// To be called when the host can no longer use the old queue and not yet the new one.
-    /// `unread` is what the old queue held in answer to the flush in flight: a host tells an error
-    /// once.
+    /// `unread` is the answer to the flush in flight, if the old queue had it: a host reports an
+    /// error once.
     pub fn reset(&mut self, unread: Option<Used>, port: &mut impl Port<B>) {
-        if self.owed == Owed::Answer {
+        if self.ring == Ring::InFlight {
             match unread {
                 Some(used) => self.answered(used, port),
                 None => self.lose(port),
             }
         }
-        self.owed = Owed::Nothing;
+        self.ring = Ring::Idle;
         self.notify = false;
         self.requeue();
         self.quiesce();
@@ -447,9 +453,9 @@ impl<B: Batch> Engine<B> {
         if self.is_broken() {
             return false;
         }
-        let again = match self.owed {
-            Owed::Nothing | Owed::Answer => mem::replace(&mut self.recovered, true),
-            Owed::LateAnswer | Owed::Surplus => mem::replace(&mut self.resynced, true),
+        let again = match self.ring {
+            Ring::Idle | Ring::InFlight => mem::replace(&mut self.recovered, true),
+            Ring::LostDescriptor | Ring::OutOfStep => mem::replace(&mut self.resynced, true),
         };
         if again {
             self.fail("a reset did not help", port);
@@ -459,10 +465,10 @@ impl<B: Batch> Engine<B> {
         true
     }
 
-    /// The device does not work, or is gone: all callers end with an I/O error.
+    /// Ends all callers with an I/O error: the device does not work, or is gone.
     ///
-    /// From now on each caller is refused and no answer acknowledges anything. Calling it again is
-    /// harmless.
+    /// From now on each caller is refused and no answer acknowledges anything. A second call does
+    /// nothing.
     pub fn fail(&mut self, why: &'static str, port: &mut impl Port<B>) {
         if !self.is_broken() {
             port.broke(why);
@@ -484,10 +490,10 @@ impl<B: Batch> Engine<B> {
         self.sending == Sending::Broken
     }
 
-    /// The machine goes down: nothing is sent any more, and callers wait.
-    pub fn retire(&mut self) {
+    /// Sends nothing any more, because the machine goes down; callers wait.
+    pub fn shut_down(&mut self) {
         self.quiesce();
-        self.usage = Use::Retired;
+        self.usage = Use::ShutDown;
     }
 
     /// Refuses new callers; those that are here are still served.
@@ -495,21 +501,21 @@ impl<B: Batch> Engine<B> {
         self.usage = Use::Closed;
     }
 
-    /// Returns whether [`Engine::retire()`] or [`Engine::close()`] was called.
+    /// Returns whether [`Engine::shut_down()`] or [`Engine::close()`] was called.
     pub fn is_ending(&self) -> bool {
         self.usage != Use::Serving
     }
 
-    /// The driver has ended `callers` more of those it got back.
+    /// The driver has completed so many of the callers that it got by [`Port::end()`].
     pub fn completed(&mut self, callers: usize) {
-        debug_assert!(callers <= self.held);
-        self.held = self.held.saturating_sub(callers);
+        debug_assert!(callers <= self.callers);
+        self.callers = self.callers.saturating_sub(callers);
     }
 
-    /// Returns whether no caller is left, also not with the driver ([`Engine::completed()`]), and
-    /// the engine [is quiet](Engine::is_quiet).
+    /// Returns whether all callers have been [completed](Engine::completed), and the engine
+    /// [is quiet](Engine::is_quiet).
     pub fn is_idle(&self) -> bool {
-        self.held == 0 && self.is_quiet()
+        self.callers == 0 && self.is_quiet()
     }
 
     /// Puts the batch in flight back, before the callers that wait.

@@ -5,7 +5,7 @@
 use crate::{
     engine::Responses,
     flush::{
-        Flush,
+        FlushPath,
         Request, //
     },
     watchdog::{
@@ -40,8 +40,8 @@ use kernel::{
     },
     workqueue::{
         new_embedded_work,
-        Embedded,
         EmbeddedWork,
+        EmbeddedWorkItem,
         OrderedQueue, //
     },
 };
@@ -55,26 +55,26 @@ const QUEUES: [&CStr; 1] = [c"flush_queue"];
 /// The work item that recovers a device that needs a reset.
 struct Recover {
     vdev: ARef<virtio::Device>,
-    flush: Arc<Flush>,
+    flush: Arc<FlushPath>,
     watchdog: Arc<Watchdog>,
 }
 
 /// One device, from probe to remove.
 #[pin_data]
 pub(crate) struct Lifecycle {
-    pub(crate) flush: Arc<Flush>,
+    pub(crate) flush: Arc<FlushPath>,
     pub(crate) watchdog: Arc<Watchdog>,
     // Dropped before the queue that it runs on.
     #[pin]
-    recover: Embedded<Recover>,
+    recover: EmbeddedWork<Recover>,
     // Not the flush path's own: bios are completed while the device is recovered.
     queue: OrderedQueue,
     #[pin]
-    _debugfs: Scope<Arc<Flush>>,
+    _debugfs: Scope<Arc<FlushPath>>,
 }
 
 /// Lets the flush path begin with a queue just found.
-fn begin(flush: &Flush, vdev: &virtio::Device<Core<'_>>, queue: Virtqueue<Request>) -> Result {
+fn begin(flush: &FlushPath, vdev: &virtio::Device<Core<'_>>, queue: Virtqueue<Request>) -> Result {
     if queue.size() < DESCRIPTORS {
         dev_err!(vdev, "a queue of {} cannot hold a request\n", queue.size());
         return Err(EINVAL);
@@ -93,7 +93,7 @@ fn begin(flush: &Flush, vdev: &virtio::Device<Core<'_>>, queue: Virtqueue<Reques
 }
 
 /// Stops a device that is to be started again.
-fn detach(flush: &Flush, vdev: &virtio::Device<Core<'_>>) {
+fn detach(flush: &FlushPath, vdev: &virtio::Device<Core<'_>>) {
     if flush.detach() {
         // These do not stand a late answer: in a packed ring it overwrites a request that the host
         // has not read yet, and with IN_ORDER it breaks the queue.
@@ -112,7 +112,7 @@ impl Lifecycle {
     /// A device that does not flush yet. May sleep.
     pub(crate) fn new(vdev: &virtio::Device<Core<'_>>) -> Result<Arc<Self>> {
         let dev: &device::Device<Core<'_>> = vdev.as_ref();
-        let flush = Flush::new(dev.into())?;
+        let flush = FlushPath::new(dev.into())?;
         let watchdog = Watchdog::new(flush.clone())?;
         let name = CString::try_from_fmt(fmt!("virtio_pmem_rust-{}", dev.name()))?;
         let recover = Recover {
@@ -211,7 +211,7 @@ impl Lifecycle {
                 "the host does not answer, shutting down nevertheless\n"
             );
         }
-        self.flush.retire();
+        self.flush.shut_down();
         self.watchdog.stop();
     }
 
@@ -285,8 +285,8 @@ impl Recover {
     }
 }
 
-impl EmbeddedWork for Recover {
-    fn run(this: Pin<&Embedded<Self>>) {
+impl EmbeddedWorkItem for Recover {
+    fn run(this: Pin<&EmbeddedWork<Self>>) {
         // The task that has the device locked may be waiting for the flush that this is to bring
         // about, so do not wait for the lock. If that is remove, it closes the flush path or gives
         // it up.

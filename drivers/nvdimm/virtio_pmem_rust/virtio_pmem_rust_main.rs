@@ -22,7 +22,7 @@ mod stats;
 mod trace;
 mod watchdog;
 
-use flush::Flush;
+use flush::FlushPath;
 use kernel::{
     bindings,
     device::{
@@ -81,7 +81,7 @@ struct VirtioPmem;
 /// A bound device.
 struct Device {
     /// Dropped before the flush path: without it there are no new callers.
-    bus: Option<Bus<Flush>>,
+    bus: Option<Bus<FlushPath>>,
     running: Running,
 }
 

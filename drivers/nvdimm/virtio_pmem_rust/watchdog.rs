@@ -4,10 +4,10 @@
 //! or recovered.
 //!
 //! In normal service a caller waits as long as the host takes. But a task that stops the device
-//! holds its lock and cannot be stopped itself, so its wait is bounded: from the moment before it
-//! begins to wait, until the device works again or is gone, a timer looks at the flush path.
+//! holds its lock and cannot be interrupted, so its wait is bounded: from before it begins to wait
+//! until the device works again or is gone, a timer checks the flush path.
 
-use crate::flush::Flush;
+use crate::flush::FlushPath;
 use core::mem;
 use kernel::{
     impl_has_hr_timer,
@@ -33,10 +33,10 @@ use kernel::{
     }, //
 };
 
-/// How often the timer looks.
-const LOOKS_PER_SECOND: u32 = 4;
+/// How often the timer checks.
+const CHECKS_PER_SECOND: u32 = 4;
 
-/// What a device is watched for.
+/// Why a device is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Removal,
@@ -60,8 +60,8 @@ impl Subject {
         }
     }
 
-    /// The least limit, in seconds. PCI waits 60 s for a function to come back from a reset, and
-    /// an unbind 90 s for PCI.
+    /// The smallest limit, in seconds. PCI waits 60 s for a function to come back from a reset, and
+    /// an unbind waits 90 s for PCI.
     fn least(self) -> u32 {
         match self {
             Self::FunctionReset => 100,
@@ -79,26 +79,26 @@ pub(crate) enum Expiry {
     GiveUp,
 }
 
-/// What a look has found.
+/// The result of a check.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum Verdict {
     Fine,
-    /// There was no progress for this many seconds, half of the limit that follows or more. Told
-    /// once for each silence.
+    /// There was no progress for this many seconds, half of the limit that follows or more.
+    /// Returned once for each time without an answer.
     Slow(Subject, u32, u32),
     GiveUp,
 }
 
-/// What is watched, and what was seen so far.
+/// What is watched, and what the checks have found so far.
 #[derive(Default)]
 pub(crate) struct Watch {
     subject: Option<(Subject, Expiry)>,
-    /// How many answers there were at the last look.
+    /// How many answers there were at the last check.
     answers: u64,
-    /// How often in a row callers waited, and there was no answer.
+    /// How many checks in a row found callers waiting and no new answer.
     silent: u32,
-    /// This silence was told of.
-    told: bool,
+    /// [`Verdict::Slow`] was returned since the last answer.
+    reported: bool,
     expired: bool,
 }
 
@@ -111,44 +111,44 @@ impl Watch {
         }
     }
 
-    /// Whether [`Expiry::EndWait`] has come about.
+    /// Whether the wait is to end, by [`Expiry::EndWait`].
     pub(crate) fn has_expired(&self) -> bool {
         self.expired
     }
 
-    /// Looks: `is_owed` tells whether callers wait or an answer is to come, `answers` how many
-    /// have come, `timeout` is the limit in seconds, which may change while the watch goes on.
-    pub(crate) fn look(&mut self, is_owed: bool, answers: u64, timeout: u32) -> Look {
+    /// Checks for progress: `is_busy` is whether callers wait or an answer is to come, `answers`
+    /// how many have come, `timeout` the limit in seconds, which may change during the watch.
+    pub(crate) fn check(&mut self, is_busy: bool, answers: u64, timeout: u32) -> Verdict {
         let Some((subject, expiry)) = self.subject else {
-            return Look::Fine;
+            return Verdict::Fine;
         };
         let limit = timeout.max(subject.least());
-        let looks = limit.saturating_mul(LOOKS_PER_SECOND);
+        let checks = limit.saturating_mul(CHECKS_PER_SECOND);
 
-        if !is_owed || answers != self.answers {
+        if !is_busy || answers != self.answers {
             self.answers = answers;
             self.silent = 0;
-            self.told = false;
-            return Look::Fine;
+            self.reported = false;
+            return Verdict::Fine;
         }
         self.silent = self.silent.saturating_add(1);
-        // At the first of these looks a caller may have come just before.
-        if self.silent > looks {
+        // The first of these checks may have come just after a caller.
+        if self.silent > checks {
             if expiry == Expiry::GiveUp {
-                return Look::GiveUp;
+                return Verdict::GiveUp;
             }
             self.expired = true;
-        } else if self.silent >= looks / 2 && !mem::replace(&mut self.told, true) {
-            return Look::Slow(subject, self.silent / LOOKS_PER_SECOND, limit);
+        } else if self.silent >= checks / 2 && !mem::replace(&mut self.reported, true) {
+            return Verdict::Slow(subject, self.silent / CHECKS_PER_SECOND, limit);
         }
-        Look::Fine
+        Verdict::Fine
     }
 }
 
 /// The timer of one device.
 #[pin_data]
 pub(crate) struct Watchdog {
-    flush: Arc<Flush>,
+    flush: Arc<FlushPath>,
     #[pin]
     timer: HrTimer<Self>,
     /// The timer runs as long as this is here.
@@ -157,7 +157,7 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn new(flush: Arc<Flush>) -> Result<Arc<Self>> {
+    pub(crate) fn new(flush: Arc<FlushPath>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 flush,
@@ -168,8 +168,7 @@ impl Watchdog {
         )
     }
 
-    /// Watches the flush path until [`stop`](Self::stop), in place of what was watched before. May
-    /// sleep.
+    /// Watches the flush path until [`stop`](Self::stop), in place of an earlier watch. May sleep.
     pub(crate) fn start(self: &Arc<Self>, subject: Subject, expiry: Expiry) {
         self.flush.watch(subject, expiry);
         self.running
@@ -186,7 +185,7 @@ impl Watchdog {
 }
 
 fn interval() -> Delta {
-    Delta::from_millis((1000 / LOOKS_PER_SECOND).into())
+    Delta::from_millis((1000 / CHECKS_PER_SECOND).into())
 }
 
 impl HrTimerCallback for Watchdog {
@@ -196,7 +195,7 @@ impl HrTimerCallback for Watchdog {
         this: ArcBorrow<'_, Self>,
         mut context: HrTimerCallbackContext<'_, Self>,
     ) -> HrTimerRestart {
-        this.flush.look();
+        this.flush.check_progress();
         context.forward_now(interval());
         HrTimerRestart::Restart
     }
@@ -213,12 +212,12 @@ impl_has_hr_timer! {
 mod tests {
     use super::*;
 
-    /// How many looks in a row, without an answer, until one finds something.
-    fn looks_until(watch: &mut Watch, timeout: u32) -> (u32, Look) {
+    /// Returns how many checks without an answer it takes until one finds something.
+    fn checks_until(watch: &mut Watch, timeout: u32) -> (u32, Verdict) {
         (1..)
-            .map(|n| (n, watch.look(true, 0, timeout)))
-            .find(|(_, look)| *look != Look::Fine)
-            .unwrap_or((0, Look::Fine))
+            .map(|n| (n, watch.check(true, 0, timeout)))
+            .find(|(_, verdict)| *verdict != Verdict::Fine)
+            .unwrap_or((0, Verdict::Fine))
     }
 
     #[test]
@@ -226,10 +225,10 @@ mod tests {
         let mut watch = Watch::new(Subject::Removal, Expiry::GiveUp, 0);
 
         assert_eq!(
-            looks_until(&mut watch, 10),
-            (20, Look::Slow(Subject::Removal, 5, 10))
+            checks_until(&mut watch, 10),
+            (20, Verdict::Slow(Subject::Removal, 5, 10))
         );
-        assert_eq!(looks_until(&mut watch, 10), (21, Look::GiveUp));
+        assert_eq!(checks_until(&mut watch, 10), (21, Verdict::GiveUp));
     }
 
     #[test]
@@ -238,10 +237,10 @@ mod tests {
 
         for answers in 0..100 {
             for _ in 0..39 {
-                assert_ne!(watch.look(true, answers, 10), Look::GiveUp);
+                assert_ne!(watch.check(true, answers, 10), Verdict::GiveUp);
             }
         }
-        assert_eq!(watch.look(false, 99, 10), Look::Fine);
+        assert_eq!(watch.check(false, 99, 10), Verdict::Fine);
         assert_eq!(watch.silent, 0);
     }
 
@@ -250,10 +249,10 @@ mod tests {
         let mut watch = Watch::new(Subject::Removal, Expiry::EndWait, 0);
 
         for _ in 0..40 {
-            let _ = watch.look(true, 0, 10);
+            let _ = watch.check(true, 0, 10);
         }
         assert!(!watch.has_expired());
-        assert_eq!(watch.look(true, 0, 10), Look::Fine);
+        assert_eq!(watch.check(true, 0, 10), Verdict::Fine);
         assert!(watch.has_expired());
     }
 
@@ -262,11 +261,14 @@ mod tests {
         let mut watch = Watch::new(Subject::Removal, Expiry::GiveUp, 0);
 
         for _ in 0..30 {
-            assert_eq!(watch.look(true, 0, 1000), Look::Fine);
+            assert_eq!(watch.check(true, 0, 1000), Verdict::Fine);
         }
-        assert_eq!(watch.look(true, 0, 10), Look::Slow(Subject::Removal, 7, 10));
-        assert_eq!(watch.look(true, 0, 1000), Look::Fine);
-        assert_eq!(watch.look(true, 0, 5), Look::GiveUp);
+        assert_eq!(
+            watch.check(true, 0, 10),
+            Verdict::Slow(Subject::Removal, 7, 10)
+        );
+        assert_eq!(watch.check(true, 0, 1000), Verdict::Fine);
+        assert_eq!(watch.check(true, 0, 5), Verdict::GiveUp);
     }
 
     #[test]
@@ -274,8 +276,8 @@ mod tests {
         let mut watch = Watch::new(Subject::FunctionReset, Expiry::GiveUp, 0);
 
         assert_eq!(
-            looks_until(&mut watch, 1),
-            (200, Look::Slow(Subject::FunctionReset, 50, 100))
+            checks_until(&mut watch, 1),
+            (200, Verdict::Slow(Subject::FunctionReset, 50, 100))
         );
     }
 
@@ -284,7 +286,7 @@ mod tests {
         let mut watch = Watch::default();
 
         for _ in 0..100 {
-            assert_eq!(watch.look(true, 0, 1), Look::Fine);
+            assert_eq!(watch.check(true, 0, 1), Verdict::Fine);
         }
     }
 }

@@ -19,14 +19,14 @@ use core::{
     ptr, //
 };
 
-/// Creates an initialiser for an [`Embedded`] work item, with a lock class of its own.
+/// Creates an initialiser for an [`EmbeddedWork`] work item, with a lock class of its own.
 ///
 /// It takes an initialiser for the state, and a name for lockdep, which defaults to the place of
 /// the call.
 #[macro_export]
 macro_rules! new_embedded_work {
     ($inner:expr $(, $name:literal)? $(,)?) => {
-        $crate::workqueue::Embedded::new(
+        $crate::workqueue::EmbeddedWork::new(
             $inner,
             $crate::optional_name!($($name)?),
             $crate::static_lock_class!(),
@@ -35,22 +35,22 @@ macro_rules! new_embedded_work {
 }
 pub use new_embedded_work;
 
-/// State that has work to do on itself. See [`Embedded`].
-pub trait EmbeddedWork: Send + Sync + Sized + 'static {
+/// State that has work to do on itself. See [`EmbeddedWork`].
+pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
     /// Does the work.
     ///
     /// Runs on the queue on which it was queued, in process context unless that is one of the BH
     /// queues, and never twice at the same time. It may queue itself again.
-    fn run(this: Pin<&Embedded<Self>>);
+    fn run(this: Pin<&EmbeddedWork<Self>>);
 }
 
 /// State together with the work item that works on it.
 ///
 /// A [`Work`](super::Work) is queued with a reference-counted pointer, so it can be queued only by
-/// who has one, and it keeps its owner alive until it has run. An `Embedded` work item is queued
+/// who has one, and it keeps its owner alive until it has run. An `EmbeddedWork` work item is queued
 /// through a plain reference and owns nothing. It is therefore cancelled when it is dropped:
 /// **before** any field of `T` is dropped, the work item is taken off its queue, and if it runs,
-/// it is waited for. So [`EmbeddedWork::run`] always finds its state whole.
+/// it is waited for. So [`EmbeddedWorkItem::run`] always finds its state whole.
 ///
 /// It can be the content of an [`Arc`](crate::sync::Arc) or a pinned field of a larger structure.
 /// It must not be placed on a stack.
@@ -61,10 +61,10 @@ pub trait EmbeddedWork: Send + Sync + Sized + 'static {
 ///
 /// # Deadlocks
 ///
-/// [`EmbeddedWork::run`] must not drop the last reference to the structure that its own work item
+/// [`EmbeddedWorkItem::run`] must not drop the last reference to the structure that its own work item
 /// is embedded in: dropping would wait for the work item, and the work item for the drop. As it
 /// needs no reference, it is best for `T` not to be able to reach one. The same holds for
-/// [`Embedded::flush`] and [`Embedded::cancel_sync`]. With debug assertions, such a call is a
+/// [`EmbeddedWork::flush`] and [`EmbeddedWork::cancel_sync`]. With debug assertions, such a call is a
 /// panic.
 ///
 /// # Invariants
@@ -83,8 +83,8 @@ pub trait EmbeddedWork: Send + Sync + Sized + 'static {
 ///         SpinLock, //
 ///     },
 ///     workqueue::{
-///         Embedded,
 ///         EmbeddedWork,
+///         EmbeddedWorkItem,
 ///         OrderedQueue, //
 ///     }, //
 /// };
@@ -95,8 +95,8 @@ pub trait EmbeddedWork: Send + Sync + Sized + 'static {
 ///     numbers: SpinLock<(u32, u32)>,
 /// }
 ///
-/// impl EmbeddedWork for Adder {
-///     fn run(this: Pin<&Embedded<Self>>) {
+/// impl EmbeddedWorkItem for Adder {
+///     fn run(this: Pin<&EmbeddedWork<Self>>) {
 ///         let mut numbers = this.numbers.lock();
 ///
 ///         numbers.1 += core::mem::take(&mut numbers.0);
@@ -118,7 +118,7 @@ pub trait EmbeddedWork: Send + Sync + Sized + 'static {
 /// # Ok::<(), Error>(())
 /// ```
 #[pin_data(PinnedDrop)]
-pub struct Embedded<T: EmbeddedWork> {
+pub struct EmbeddedWork<T: EmbeddedWorkItem> {
     #[pin]
     work: Opaque<bindings::work_struct>,
     // Only compared.
@@ -128,12 +128,12 @@ pub struct Embedded<T: EmbeddedWork> {
 }
 
 // SAFETY: A work item may be queued, cancelled and run by any task, and `T` is `Send`.
-unsafe impl<T: EmbeddedWork> Send for Embedded<T> {}
+unsafe impl<T: EmbeddedWorkItem> Send for EmbeddedWork<T> {}
 
 // SAFETY: Operations on a work item are thread-safe, and `T` is `Sync`.
-unsafe impl<T: EmbeddedWork> Sync for Embedded<T> {}
+unsafe impl<T: EmbeddedWorkItem> Sync for EmbeddedWork<T> {}
 
-impl<T: EmbeddedWork> Embedded<T> {
+impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
     /// Creates an initialiser. See [`new_embedded_work!`] for a shorter way.
     pub fn new<E>(
         inner: impl PinInit<T, E>,
@@ -172,7 +172,7 @@ impl<T: EmbeddedWork> Embedded<T> {
     /// Queues the work item, and returns whether it was not queued already.
     ///
     /// If it is queued and has not started to run yet, once is enough and nothing is done. If it
-    /// is running, it is queued to run again. Either way [`EmbeddedWork::run`] will see all that
+    /// is running, it is queued to run again. Either way [`EmbeddedWorkItem::run`] will see all that
     /// the caller did before.
     ///
     /// It must always be the same queue: two of them would run the work item at the same time, and
@@ -225,7 +225,7 @@ impl<T: EmbeddedWork> Embedded<T> {
     ///
     /// # Context
     ///
-    /// May sleep. Must not be called by [`EmbeddedWork::run`] itself.
+    /// May sleep. Must not be called by [`EmbeddedWorkItem::run`] itself.
     #[inline]
     pub fn flush(&self) {
         // SAFETY: By the type invariant, the work item is initialised.
@@ -239,7 +239,7 @@ impl<T: EmbeddedWork> Embedded<T> {
     ///
     /// # Context
     ///
-    /// May sleep. Must not be called by [`EmbeddedWork::run`] itself.
+    /// May sleep. Must not be called by [`EmbeddedWorkItem::run`] itself.
     #[inline]
     pub fn cancel_sync(&self) -> bool {
         // SAFETY: By the type invariant, the work item is initialised. Every `WorkQueue` waits for
@@ -248,7 +248,7 @@ impl<T: EmbeddedWork> Embedded<T> {
     }
 }
 
-impl<T: EmbeddedWork> Deref for Embedded<T> {
+impl<T: EmbeddedWorkItem> Deref for EmbeddedWork<T> {
     type Target = T;
 
     #[inline]
@@ -258,7 +258,7 @@ impl<T: EmbeddedWork> Deref for Embedded<T> {
 }
 
 #[pinned_drop]
-impl<T: EmbeddedWork> PinnedDrop for Embedded<T> {
+impl<T: EmbeddedWorkItem> PinnedDrop for EmbeddedWork<T> {
     fn drop(self: Pin<&mut Self>) {
         // Nobody else can queue the item any more, for that takes a reference; and an item that
         // queues itself is cancelled for good.
@@ -266,17 +266,17 @@ impl<T: EmbeddedWork> PinnedDrop for Embedded<T> {
     }
 }
 
-/// What the kernel calls when the work item of an [`Embedded<T>`] runs.
+/// What the kernel calls when the work item of an [`EmbeddedWork<T>`] runs.
 ///
 /// # Safety
 ///
-/// `work` must be the work item of a valid, pinned `Embedded<T>` that stays valid during the call.
-unsafe extern "C" fn run_work<T: EmbeddedWork>(work: *mut bindings::work_struct) {
+/// `work` must be the work item of a valid, pinned `EmbeddedWork<T>` that stays valid during the call.
+unsafe extern "C" fn run_work<T: EmbeddedWorkItem>(work: *mut bindings::work_struct) {
     let work = Opaque::cast_from(work);
 
     // SAFETY: By the safety requirements of this function, `work` is the field of an
-    // `Embedded<T>`.
-    let this = unsafe { crate::container_of!(work, Embedded<T>, work) };
+    // `EmbeddedWork<T>`.
+    let this = unsafe { crate::container_of!(work, EmbeddedWork<T>, work) };
 
     // SAFETY: By the safety requirements of this function, `this` is valid during the call. It is
     // pinned, as it has to be for its work item to be queued.
@@ -369,8 +369,8 @@ mod tests {
         again: Option<Arc<OrderedQueue>>,
     }
 
-    impl EmbeddedWork for State {
-        fn run(this: Pin<&Embedded<Self>>) {
+    impl EmbeddedWorkItem for State {
+        fn run(this: Pin<&EmbeddedWork<Self>>) {
             let notes = &this.notes;
 
             notes.started.fetch_add(1, Relaxed);
@@ -395,7 +395,7 @@ mod tests {
     fn embedded(
         notes: &Arc<Notes>,
         again: Option<Arc<OrderedQueue>>,
-    ) -> Result<Pin<KBox<Embedded<State>>>> {
+    ) -> Result<Pin<KBox<EmbeddedWork<State>>>> {
         let state = State {
             notes: notes.clone(),
             again,

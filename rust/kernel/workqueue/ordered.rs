@@ -57,7 +57,7 @@ impl WorkQueue for OrderedQueue {
 /// A work item must never drop the last reference to the queue on which it runs: the queue would
 /// wait for the work item and the work item for the queue. So a work item of the queue should not
 /// hold a reference-counted pointer to whatever owns the queue; see
-/// [`Embedded`](super::Embedded) for an item that holds none.
+/// [`EmbeddedWork`](super::EmbeddedWork) for an item that holds none.
 ///
 /// A [freezable](OrderedQueueBuilder::freezable) queue that is dropped while tasks are frozen
 /// waits until they are thawed.

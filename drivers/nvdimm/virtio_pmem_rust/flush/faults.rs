@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mistakes that the driver makes when it is told to, so that tests can show that they notice them.
-//! Without `CONFIG_VIRTIO_PMEM_RUST_FAULTS` nobody can tell it, and the compiler removes them.
+//! Faults that can be switched on, to show that the tests find them. Without
+//! `CONFIG_VIRTIO_PMEM_RUST_FAULTS` they are off, and the compiler removes them.
 
-use super::Flush;
+use super::FlushPath;
 use kernel::{
     debugfs::ScopedDir,
     sync::atomic::{
@@ -13,9 +13,9 @@ use kernel::{
     time::msecs_to_jiffies, //
 };
 
-/// The mistakes of one device: none, until its files in debugfs say otherwise.
+/// The faults of one device: off, until a file of its in debugfs is written.
 pub(super) struct Faults {
-    /// Who comes while a flush is in flight is acknowledged with it, though it was sent before.
+    /// Callers that arrive while a flush is in flight are acknowledged with it, which violates R1.
     early_ack: Atomic<u32>,
 }
 
@@ -27,29 +27,30 @@ impl Faults {
     }
 }
 
-impl Flush {
-    /// Makes the files that switch mistakes on and off.
+impl FlushPath {
+    /// Makes the files that switch faults on and off.
     pub(crate) fn show_faults<'data>(&'data self, dir: &ScopedDir<'data, '_>) {
         if cfg!(CONFIG_VIRTIO_PMEM_RUST_FAULTS) {
             dir.read_write_file(c"early_ack", &self.faults.early_ack);
         }
     }
 
-    /// Whether a caller is to be told that its stores are durable, which they are not. May sleep.
+    /// Returns whether a caller is to be acknowledged although its stores are not durable. May
+    /// sleep.
     pub(super) fn acknowledges_early(&self) -> bool {
         if !cfg!(CONFIG_VIRTIO_PMEM_RUST_FAULTS) || self.faults.early_ack.load(Relaxed) == 0 {
             return false;
         }
 
-        // A host that does not answer is not waited for.
+        // The wait ends if the host does not answer.
         let mut left = msecs_to_jiffies(1000);
         let mut state = self.shared.state.lock();
-        let answers = state.path.answers;
+        let answers = state.port.answers;
 
         if !state.engine.expects_answer() {
             return false;
         }
-        while state.path.answers == answers && left > 0 {
+        while state.port.answers == answers && left > 0 {
             state.watchers += 1;
             left = self.shared.changed.wait_timeout(&mut state, left);
             state.watchers -= 1;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the engine works on: the virtqueue, its one request, and the callers that have ended.
+//! The engine's port to the device: the virtqueue, its one request, and the callers that have
+//! ended.
 
 use crate::{
     callers::Callers,
@@ -20,10 +21,7 @@ use crate::{
 };
 use core::mem;
 use kernel::{
-    alloc::abandon::{
-        abandon,
-        may_be_abandoned, //
-    },
+    alloc::kmemleak,
     block::bio::BioList,
     device,
     prelude::*,
@@ -46,14 +44,14 @@ use kernel::{
 /// A flush request, and the host's status.
 pub(crate) type Request = KBox<Command<Le32, Le32>>;
 
-/// What is worth a line in the log; printed when the lock was released.
+/// A line for the log, printed when the lock was released.
 #[derive(Clone, Copy)]
 pub(super) enum Complaint {
     /// The host reports this length for a response that it has written.
     Length(u32),
     /// The host failed a flush, this often so far.
     Failed(Failure, u64),
-    /// A task that stops the device waits for this, without progress for this many seconds; the
+    /// A task that stops the device waits for this, without progress for so many seconds of the
     /// limit.
     Slow(Subject, &'static str, u32, u32),
     /// The device is unusable from now on.
@@ -88,30 +86,30 @@ impl Complaint {
     }
 }
 
-/// What follows from a change of state, to be done when the lock was released.
+/// What follows from a change of the state, to be done when the lock was released.
 #[derive(Default)]
 pub(super) struct Outcome {
     done: WaitList,
     failed: WaitList,
     /// Bios without data, with their status.
-    flushes: BioList,
+    flush_bios: BioList,
     pub(super) complaint: Option<Complaint>,
 }
 
 impl Outcome {
     /// How many callers end by it.
     fn len(&self) -> usize {
-        self.done.len() + self.failed.len() + self.flushes.len()
+        self.done.len() + self.failed.len() + self.flush_bios.len()
     }
 
     /// Wakes the callers that sleep, and completes the bios that have their status. Any context.
     pub(super) fn end(mut self) {
         self.done.complete_all(Ok(()));
         self.failed.complete_all(Err(EIO));
-        self.flushes.complete_all(Ok(()));
+        self.flush_bios.complete_all(Ok(()));
     }
 
-    /// Keeps what matters most.
+    /// Keeps the last complaint, or the one that the device has broken.
     pub(super) fn complain(&mut self, complaint: Complaint) {
         if !matches!(self.complaint, Some(Complaint::Broken(_))) {
             self.complaint = Some(complaint);
@@ -120,37 +118,37 @@ impl Outcome {
 }
 
 /// The engine's port to the device.
-pub(super) struct Path {
+pub(super) struct DevicePort {
     pub(super) dev: ARef<device::Device>,
     /// [`None`] while the device is suspended or reset.
     pub(super) queue: Option<Virtqueue<Request>>,
-    /// [`None`] while it is in the queue, and when it was given up.
+    /// [`None`] while it is in the queue, and after it was given up (R4).
     request: Option<Request>,
     pub(super) outcome: Outcome,
     /// Bios with FUA whose flush has ended, with their status, for the work item to complete.
-    pub(super) finished: BioList,
+    pub(super) fua_bios: BioList,
     /// The request could not be mapped: the work item is to send the flush.
     pub(super) starved: bool,
-    /// A wrong length was reported.
-    told_length: bool,
-    /// Counts answers, so that a slow host can be told from one that hangs.
+    /// A wrong used length was reported in the log.
+    length_reported: bool,
+    /// Counts answers, to distinguish a slow host from one that hangs.
     pub(super) answers: u64,
-    /// The number of `stats.flushes` is that of the batch in flight.
+    /// `stats.flushes` is also the number of the batch in flight.
     pub(super) stats: Stats,
     /// When the flush in flight was sent.
     sent: Instant<Monotonic>,
 }
 
-impl Path {
+impl DevicePort {
     pub(super) fn new(dev: ARef<device::Device>) -> Self {
         Self {
             dev,
             queue: None,
             request: None,
             outcome: Outcome::default(),
-            finished: BioList::new(),
+            fua_bios: BioList::new(),
             starved: false,
-            told_length: false,
+            length_reported: false,
             answers: 0,
             stats: Stats::default(),
             sent: Instant::now(),
@@ -165,11 +163,12 @@ impl Path {
         );
         let request = KBox::new(command, GFP_KERNEL)?;
 
-        may_be_abandoned(&request);
+        // Its memory may have to be given up while it is in the queue (R4).
+        kmemleak::not_leak(&request);
         Ok(request)
     }
 
-    /// Whether there is no request, so that a new one has to come with the next queue.
+    /// Whether the next queue needs a new request.
     pub(super) fn has_no_request(&self) -> bool {
         self.request.is_none()
     }
@@ -180,7 +179,7 @@ impl Path {
 
     /// Whether the work item has something to do.
     pub(super) fn has_work(&self) -> bool {
-        self.starved || !self.finished.is_empty()
+        self.starved || !self.fua_bios.is_empty()
     }
 
     /// Returns what is to be done without the lock, and how many callers end by it.
@@ -198,14 +197,14 @@ impl Path {
         }
         trace::answer(&self.dev, self.stats.flushes, used.len, used.value);
         self.answers = self.answers.wrapping_add(1);
-        if used.len != RESPONSE_LEN && used.value != UNANSWERED && !self.told_length {
-            self.told_length = true;
+        if used.len != RESPONSE_LEN && used.value != UNANSWERED && !self.length_reported {
+            self.length_reported = true;
             self.outcome.complain(Complaint::Length(used.len));
         }
     }
 
-    /// Takes back the request from a queue that is gone, and returns the answer that was not read:
-    /// it has the length of its used element, or else was found in the response.
+    /// Takes back the request from a queue that was closed, and returns its answer if that was not
+    /// read: it has the length of its used element, or else was found in the response.
     pub(super) fn take_back(&mut self, request: Request, len: Option<u32>) -> Option<Used> {
         let value = request.response().get();
         let used = (len.is_some() || value != UNANSWERED).then_some(Used {
@@ -218,7 +217,7 @@ impl Path {
     }
 }
 
-impl Port<Callers> for Path {
+impl Port<Callers> for DevicePort {
     fn add(&mut self, callers: &Callers) -> Result<bool, NotSent> {
         let queue = self.queue.as_mut().ok_or(NotSent::Dead)?;
         let mut request = self.request.take().ok_or(NotSent::Dead)?;
@@ -226,7 +225,7 @@ impl Port<Callers> for Path {
         request.set_response(Le32::new(UNANSWERED));
         if let Err((err, request)) = queue.add(request, GFP_ATOMIC) {
             self.request = Some(request);
-            // A mapping has failed, which can be different soon.
+            // A mapping has failed; the next one may succeed.
             return if err == ENOMEM {
                 self.starved = true;
                 Err(NotSent::Again)
@@ -246,7 +245,7 @@ impl Port<Callers> for Path {
     }
 
     fn take(&mut self) -> Result<Option<Used>, Dead> {
-        // Without a queue this is the callback of one that is about to go.
+        // This is a late callback of a queue that is being closed.
         let Some(queue) = self.queue.as_mut() else {
             return Ok(None);
         };
@@ -276,7 +275,7 @@ impl Port<Callers> for Path {
     fn give_up_request(&mut self) {
         self.stats.lost += 1;
         if let Some(request) = self.request.take() {
-            abandon(request);
+            kmemleak::leak(request);
         }
     }
 
@@ -297,14 +296,14 @@ impl Port<Callers> for Path {
         }
 
         if let Err(err) = result {
-            callers.bios.set_error(err);
-            callers.flushes.set_error(err);
+            callers.fua_bios.set_error(err);
+            callers.flush_bios.set_error(err);
             self.outcome.failed.append(&mut callers.waiters);
         } else {
             self.outcome.done.append(&mut callers.waiters);
         }
-        self.finished.append(&mut callers.bios);
-        self.outcome.flushes.append(&mut callers.flushes);
+        self.fua_bios.append(&mut callers.fua_bios);
+        self.outcome.flush_bios.append(&mut callers.flush_bios);
     }
 
     fn broke(&mut self, why: &'static str) {

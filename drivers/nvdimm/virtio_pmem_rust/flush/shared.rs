@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the callers, the queue's callback and the work item share: the engine under its lock.
+
+use super::port::DevicePort;
+use crate::{
+    callers::Callers,
+    engine::Engine,
+    trace,
+    watchdog::Watch, //
+};
+use core::mem;
+use kernel::{
+    device,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        rcu,
+        CondVar,
+        SpinLockIrq, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
+    virtio::{
+        Notifier,
+        Virtqueue, //
+    },
+    workqueue::{
+        EmbeddedWork,
+        EmbeddedWorkItem, //
+    }, //
+};
+
+/// What the lock protects. The lock is innermost: it is taken in the queue's callback, where the
+/// transport may hold a lock of its own.
+pub(super) struct State {
+    pub(super) engine: Engine<Callers>,
+    pub(super) port: DevicePort,
+    pub(super) watch: Watch,
+    /// How many tasks wait for `changed`.
+    pub(super) watchers: usize,
+}
+
+impl State {
+    /// Sends the next flush if it is needed and can be sent now.
+    pub(super) fn pump(&mut self) {
+        self.engine.pump(&mut self.port);
+    }
+
+    /// Counts a caller that has joined the next batch.
+    pub(super) fn arrived(&mut self, sleeps: bool) {
+        self.port.stats.callers += 1;
+        trace::arrive(&self.port.dev, self.port.stats.flushes + 1, sleeps);
+    }
+
+    /// Fails all callers, now and in future.
+    pub(super) fn fail(&mut self, why: &'static str) {
+        self.engine.fail(why, &mut self.port);
+    }
+
+    /// Whether the queue has broken, which no callback reports.
+    pub(super) fn is_queue_broken(&self) -> bool {
+        self.port.queue.as_ref().is_some_and(Virtqueue::is_broken)
+    }
+}
+
+/// The state of the work item.
+#[pin_data]
+pub(super) struct Shared {
+    pub(super) dev: ARef<device::Device>,
+    #[pin]
+    pub(super) state: SpinLockIrq<State>,
+    /// The state has changed while a task waits for that.
+    #[pin]
+    pub(super) changed: CondVar,
+}
+
+impl Shared {
+    /// Runs `f` under the lock, and then does without the lock what follows from the new state.
+    /// Returns also whether there is work for the work item. Any context.
+    pub(super) fn update<R>(&self, f: impl FnOnce(&mut State) -> R) -> (R, bool) {
+        // Keeps the queue until it was notified.
+        let rcu = rcu::read_lock();
+        let mut state = self.state.lock();
+        let result = f(&mut state);
+        let (outcome, ended) = state.port.take_outcome();
+        let work = state.port.has_work();
+        let watched = state.watchers > 0;
+        let notifier = if state.engine.take_notify() {
+            state.port.queue.as_ref().map(|queue| queue.notifier(&rcu))
+        } else {
+            None
+        };
+
+        // They end below, in a context that ends before the device does: a callback, a caller that
+        // holds the region, the removal itself.
+        state.engine.completed(ended);
+        drop(state);
+
+        let notified = notifier.is_none_or(Notifier::notify);
+        drop(rcu);
+
+        if let Some(complaint) = outcome.complaint {
+            complaint.print(&self.dev);
+        }
+        outcome.end();
+        if watched {
+            self.changed.notify_all();
+        }
+        if !notified {
+            return (result, self.give_up_if_broken() || work);
+        }
+        (result, work)
+    }
+
+    /// Fails all callers if the queue has broken. Returns whether there is work for the work item.
+    /// Any context.
+    pub(super) fn give_up_if_broken(&self) -> bool {
+        let fail = |state: &mut State| {
+            if state.is_queue_broken() {
+                state.fail("the queue is broken");
+            }
+        };
+
+        self.update(fail).1
+    }
+
+    /// Waits until `condition` holds, or `is_hopeless`, called without the lock, returns that it
+    /// cannot hold any more. The device has to be watched
+    /// ([`FlushPath::watch`](super::FlushPath::watch)). May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ETIMEDOUT`] if the watch has expired.
+    pub(super) fn wait_until(
+        &self,
+        condition: impl Fn(&Engine<Callers>) -> bool,
+        is_hopeless: impl Fn() -> bool,
+    ) -> Result {
+        while !is_hopeless() {
+            let mut state = self.state.lock();
+
+            if condition(&state.engine) {
+                return Ok(());
+            }
+            if state.watch.has_expired() {
+                return Err(ETIMEDOUT);
+            }
+            state.watchers += 1;
+            // Each check of the watchdog ends this, too.
+            self.changed.wait(&mut state);
+            state.watchers -= 1;
+        }
+        Ok(())
+    }
+}
+
+impl EmbeddedWorkItem for Shared {
+    fn run(this: Pin<&EmbeddedWork<Self>>) {
+        loop {
+            let (mut fua_bios, starved) = {
+                let mut state = this.state.lock();
+
+                (
+                    mem::take(&mut state.port.fua_bios),
+                    mem::take(&mut state.port.starved),
+                )
+            };
+
+            if fua_bios.is_empty() && !starved {
+                return;
+            }
+
+            let completed = fua_bios.len();
+            // Their status was set when their flush ended.
+            fua_bios.complete_all(Ok(()));
+
+            if starved {
+                fsleep(Delta::from_millis(1));
+            }
+
+            this.update(|state| {
+                state.engine.completed(completed);
+                state.pump();
+            });
+        }
+    }
+}
