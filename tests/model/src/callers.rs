@@ -3,8 +3,8 @@
 //! The callers, and the rules on how they end.
 
 use crate::{
-    broken,
     engine::Batch,
+    violated,
     Violation, //
 };
 
@@ -35,9 +35,9 @@ impl Batch for List {
 pub enum End {
     /// Acknowledged.
     Done,
-    /// As the host failed it.
+    /// Failed by the host.
     Failed,
-    /// As the device is broken, or by confusion.
+    /// Failed without an answer of its own: the device is broken, or an answer was ambiguous.
     Excused,
 }
 
@@ -49,18 +49,17 @@ struct Caller {
     durable: bool,
     /// A host flush that covers it has failed.
     failed: bool,
-    /// And the host has told the driver so.
-    told: bool,
-    /// A flush has gone out since it arrived.
+    /// And the error was reported to the driver.
+    reported: bool,
+    /// A flush was sent since it arrived.
     sent: bool,
     /// A bio that waits for the work item.
     ended: bool,
 }
 
-/// Everyone who has arrived and not ended, in order of arrival.
+/// The callers that have arrived and not ended, in order of arrival.
 ///
-/// A number is given to somebody else when its owner has ended, so that the number of states stays
-/// finite.
+/// The number of a caller that has ended is used again, so that the number of states stays finite.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Callers {
     all: Vec<Caller>,
@@ -74,8 +73,8 @@ impl Callers {
     pub fn has_work(&self) -> bool {
         self.all.iter().any(|caller| caller.ended)
     }
-    /// Whether somebody is with the engine.
-    pub fn anybody_waits(&self) -> bool {
+    /// Whether the engine has a caller.
+    pub fn any_waits(&self) -> bool {
         self.all.iter().any(|caller| !caller.ended)
     }
 
@@ -87,7 +86,7 @@ impl Callers {
             kind,
             durable: false,
             failed: false,
-            told: false,
+            reported: false,
             sent: false,
             ended: false,
         });
@@ -99,12 +98,12 @@ impl Callers {
         self.all.pop();
     }
 
-    /// A flush goes out: returns whom it covers.
+    /// A flush is sent: returns which callers it covers.
     pub fn sent(&mut self, strict: bool) -> Result<u32, Violation> {
         let mut covers = 0;
         for caller in self.all.iter_mut().filter(|caller| !caller.ended) {
             if caller.sent && strict {
-                return broken("coalescing", "somebody waits for a second flush");
+                return violated("coalescing", "a caller waits for a second flush");
             }
             caller.sent = true;
             covers |= 1 << caller.id;
@@ -117,42 +116,42 @@ impl Callers {
         self.all.iter_mut().for_each(|caller| caller.sent = false);
     }
 
-    /// The host has finished a flush, and may have told the driver so.
-    pub fn flushed(&mut self, covers: u32, success: bool, told: bool) {
+    /// The host has finished a flush, which may have been reported to the driver.
+    pub fn flushed(&mut self, covers: u32, success: bool, reported: bool) {
         for caller in &mut self.all {
             if covers & 1 << caller.id != 0 {
                 caller.durable |= success;
                 caller.failed |= !success;
-                caller.told |= !success && told;
+                caller.reported |= !success && reported;
             }
         }
     }
 
-    /// The engine ends a batch. Returns the synchronous callers in it, who are gone now.
+    /// The engine ends a batch. Returns the synchronous callers in it, which are removed.
     pub fn end(&mut self, batch: &List, how: End) -> Result<Vec<u8>, Violation> {
         let mut woken = vec![];
         for &id in &batch.0 {
             let is_it = |caller: &Caller| caller.id == id && !caller.ended;
             let Some(at) = self.all.iter().position(is_it) else {
-                return broken("once", format!("caller {id} ends a second time"));
+                return violated("once", format!("caller {id} ends a second time"));
             };
             let caller = &self.all[at];
             match how {
                 End::Done if !caller.durable => {
-                    return broken("durability", format!("caller {id} is not covered"));
+                    return violated("durability", format!("caller {id} is not covered"));
                 }
-                End::Done if caller.told => {
-                    return broken("errors", format!("caller {id} is not told of an error"));
+                End::Done if caller.reported => {
+                    return violated("errors", format!("caller {id} does not get its error"));
                 }
                 End::Failed if !caller.failed => {
-                    return broken("errors", format!("caller {id} fails without a reason"));
+                    return violated("errors", format!("caller {id} fails without a reason"));
                 }
                 _ => (),
             }
             let is_late = |caller: &Caller| caller.kind == Kind::Bio && !caller.ended;
             match caller.kind {
                 Kind::Bio if self.all[..at].iter().any(is_late) => {
-                    return broken("order", format!("bio {id} overtakes another"));
+                    return violated("order", format!("bio {id} overtakes another"));
                 }
                 Kind::Bio => self.all[at].ended = true,
                 Kind::Sync => {

@@ -4,8 +4,8 @@
 
 use crate::{
     Event,
-    Flush,
     Setup,
+    UnderTest,
     Violation,
     World, //
 };
@@ -26,14 +26,13 @@ use std::{
     },
 };
 
-/// More states than this do not come from the events, but from a fault in the engine or the model
-/// that lets something grow.
+/// The events alone do not make so many states: in the engine or the model something grows.
 const LIMIT: usize = 20_000_000;
 
-/// What an exploration has seen.
+/// The result of an exploration.
 #[derive(Clone, Copy, Debug)]
 pub struct Explored {
-    /// Different states, told apart by a hash of 64 bits.
+    /// Different states, distinguished by a hash of 64 bits.
     pub states: usize,
     /// Events applied to them.
     pub steps: usize,
@@ -59,11 +58,11 @@ impl fmt::Display for Explored {
     }
 }
 
-/// Visits every state that can be reached from before probe, by the events that `allowed` lets
-/// pass, with no more than `most` callers at a time.
+/// Visits every state that is reachable from before probe by the events that `allowed` accepts,
+/// with no more than `most` callers at a time.
 ///
-/// The search is breadth first, so the story told on failure is a shortest one.
-pub fn explore<F: Flush>(
+/// The search is breadth first, so the events returned on failure are the fewest that lead there.
+pub fn explore<F: UnderTest>(
     setup: Setup,
     most: usize,
     allowed: impl Fn(Event) -> bool,
@@ -72,7 +71,7 @@ pub fn explore<F: Flush>(
     let start = World::<F>::new(setup);
     let mut known = Fingerprints::default();
     known.insert(fingerprint(&start));
-    // How each state was reached: from which other one, by which event.
+    // From which state and by which event each state was reached.
     let mut origins: Vec<Option<(u32, Event)>> = vec![None];
     let mut helped: [Fingerprints; 4] = Default::default();
     let mut queue = VecDeque::from([(start, 0, 0)]);
@@ -91,13 +90,13 @@ pub fn explore<F: Flush>(
             world
                 .check_progress(way & 1 != 0, way & 2 != 0, is_known)
                 .map_err(|(end, violation)| {
-                    let mut story = story(&origins, number);
-                    story.extend(end);
-                    (story, violation)
+                    let mut trace = trace(&origins, number);
+                    trace.extend(end);
+                    (trace, violation)
                 })?;
             helped.extend(path);
         }
-        assert!(known.len() < LIMIT, "there is no end of states");
+        assert!(known.len() < LIMIT, "too many states");
         for event in world.events(most) {
             if !allowed(event) {
                 continue;
@@ -105,9 +104,9 @@ pub fn explore<F: Flush>(
             steps += 1;
             let mut next = world.clone();
             if let Err(violation) = next.step(event) {
-                let mut story = story(&origins, number);
-                story.push(event);
-                return Err((story, violation));
+                let mut trace = trace(&origins, number);
+                trace.push(event);
+                return Err((trace, violation));
             }
             if known.insert(fingerprint(&next)) {
                 queue.push_back((next, origins.len() as u32, depth + 1));
@@ -131,7 +130,7 @@ fn fingerprint(state: &impl Hash) -> u64 {
     mixer.finish()
 }
 
-/// The standard library's hash takes most of the time, and guards against enemies we don't have.
+/// A fast hash: most of the time would be spent in the standard library's, which resists attacks.
 #[derive(Default)]
 struct Mixer(u64);
 
@@ -162,7 +161,7 @@ impl Hasher for Mixer {
 }
 
 /// The events that lead to the state `number`.
-fn story(origins: &[Option<(u32, Event)>], mut number: u32) -> Vec<Event> {
+fn trace(origins: &[Option<(u32, Event)>], mut number: u32) -> Vec<Event> {
     let mut events = vec![];
     while let Some((from, event)) = origins[number as usize] {
         events.push(event);

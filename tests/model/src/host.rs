@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The far side of the virtqueue: a host, the ring, and the response that both sides can reach.
+//! The other side of the virtqueue: a host, the ring, and the response that both sides can access.
 //!
-//! Modelled after QEMU, the least convenient host there is: it works on requests in a thread pool,
-//! so answers come in any order, and a reset stops none of them.
+//! Modelled after QEMU, the most difficult host: it works on requests in a thread pool, so answers
+//! come in any order, and a reset stops none of them.
 
 use crate::{
-    broken,
     engine::{
         Dead,
         NotSent,
@@ -15,6 +14,7 @@ use crate::{
         RESPONSE_LEN,
         UNANSWERED, //
     },
+    violated,
     Violation, //
 };
 use std::{
@@ -25,13 +25,13 @@ use std::{
 /// How the host answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum How {
-    /// It is durable.
+    /// The stores are durable.
     Done,
-    /// It could not be made so.
+    /// They could not be made durable.
     Error,
     /// The request comes back empty.
     Empty,
-    /// The host says that it has written an answer, and has not. No host does that.
+    /// The host reports the length of an answer that it has not written. No known host does that.
     Lie,
 }
 
@@ -40,7 +40,7 @@ pub enum How {
 pub struct Setup {
     /// The ring is packed, otherwise split.
     pub packed: bool,
-    /// The driver says for which used element it wants an interrupt.
+    /// The driver names the used element for which it wants an interrupt.
     pub event_idx: bool,
     /// Requests are mapped while they are in the ring.
     pub mapped: bool,
@@ -81,9 +81,9 @@ impl Setup {
 /// A flush that the host has taken from a ring and not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Taken {
-    /// The answer goes to the driver's request. Otherwise that was given up.
+    /// The answer goes to the driver's request. Otherwise that was given up (R4).
     ours: bool,
-    /// The response was unmapped, so the host must not write it.
+    /// The response was unmapped, so the host must not write it (R7).
     unmapped: bool,
     /// The callers that had arrived when it was made available, one bit each.
     covers: u32,
@@ -96,14 +96,14 @@ struct Taken {
 struct Ring {
     /// The request is in it.
     posted: bool,
-    /// The flush for which the host was not notified yet.
+    /// The flush of which the host was not notified yet.
     unseen: Option<Taken>,
     /// The lengths of the used elements that the driver has not taken, from the position at which
     /// it takes the next one. In a packed ring a request that was added there overwrites them.
     used: VecDeque<Option<u32>>,
     /// The used element for which the driver wants an interrupt, counted as above.
     event: usize,
-    /// There was an interrupt, and the driver has not looked since.
+    /// There was an interrupt, and no callback since.
     interrupt: bool,
     /// How many answers to flushes of earlier rings have come here.
     late: u8,
@@ -111,7 +111,7 @@ struct Ring {
     broken: bool,
 }
 
-/// The device as the driver sees it.
+/// The device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Host {
     /// What was negotiated.
@@ -125,12 +125,12 @@ pub struct Host {
     response: u32,
     /// The device has stopped and asks for a reset.
     pub needs_reset: bool,
-    /// A flush was not answered as the specification demands, so that its answer may be taken for
-    /// one that is yet to come.
+    /// A flush was not answered as the specification demands, so that the driver may take its
+    /// answer for that of another flush.
     pub lied: bool,
-    /// A late answer came back empty. Its length can meet the status of another flush, which then
-    /// fails without a reason; no host is known to do that.
-    pub muddled: bool,
+    /// A late answer came back empty. The driver may read its length with the status of another
+    /// flush, which then fails without a reason. No known host does that.
+    pub ambiguous: bool,
 }
 
 impl Host {
@@ -143,13 +143,13 @@ impl Host {
     pub fn vanish(&mut self) {
         self.ring.iter_mut().for_each(|ring| ring.broken = true);
     }
-    /// Whether there is a used element that the driver can see.
+    /// Whether there is a used element that the driver can read.
     pub fn has_used(&self) -> bool {
         self.ring
             .as_ref()
             .is_some_and(|ring| !ring.broken && matches!(ring.used.front(), Some(Some(_))))
     }
-    /// Whether the driver's callback is to run: the core looks for a used element first.
+    /// Whether the driver's callback is to run: the core checks for a used element first.
     pub fn interrupts(&self) -> bool {
         self.has_used() && self.ring.as_ref().is_some_and(|ring| ring.interrupt)
     }
@@ -160,8 +160,8 @@ impl Host {
         self.taken.len()
     }
 
-    /// Whether the driver can know that a flush is still being worked on: late answers have not
-    /// confused it more than once.
+    /// Whether the driver can conclude that the host works on a flush: after more than one late
+    /// answer it cannot.
     pub fn owes(&self) -> bool {
         let confused = self.ring.as_ref().is_none_or(|ring| ring.late > 1);
         !confused && self.taken.iter().any(|taken| !taken.late)
@@ -174,12 +174,12 @@ impl Host {
     }
 
     /// Resets the device and takes its queue away. A host that `keeps` what it works on will
-    /// answer it later. Returns what the driver finds in the old queue, if it looks for an answer.
+    /// answer it later. Returns the answer that the driver can find in the old queue.
     pub fn reset(&mut self, keeps: bool) -> Option<Used> {
         let ring = self.ring.take();
 
         self.lied = false;
-        self.muddled = false;
+        self.ambiguous = false;
         self.needs_reset = false;
         if !keeps {
             self.taken.clear();
@@ -198,32 +198,32 @@ impl Host {
     /// The driver was unbound, and frees its request.
     pub fn unbound(&mut self) -> Result<(), Violation> {
         if self.taken.iter().any(|taken| taken.ours) {
-            return broken("memory", "the host may write to a request that is freed");
+            return violated("memory", "the host may write to a request that is freed");
         }
         self.has_request = false;
         self.setup = self.offered;
         Ok(())
     }
 
-    /// The driver uses its request no more.
+    /// The driver gives its request up (R4).
     pub fn give_up_request(&mut self) {
         self.has_request = false;
         self.ours().for_each(|taken| taken.ours = false);
     }
 
-    /// The driver adds its request; the host does not see it yet.
+    /// The driver adds its request; the host was not notified yet.
     pub fn add(&mut self, covers: u32) -> Result<Result<(), NotSent>, Violation> {
         let Some(ring) = &mut self.ring else {
-            return broken("queue", "a flush is sent without a queue");
+            return violated("queue", "a flush is sent without a queue");
         };
         if ring.broken {
             return Ok(Err(NotSent::Dead));
         }
         if ring.posted {
-            return broken("coalescing", "two flushes in flight");
+            return violated("coalescing", "two flushes in flight");
         }
         if !self.has_request {
-            return broken("queue", "a flush is sent without a request");
+            return violated("queue", "a flush is sent without a request");
         }
         ring.posted = true;
         if let (true, Some(element)) = (self.setup.packed, ring.used.front_mut()) {
@@ -269,7 +269,7 @@ impl Host {
             return Ok(Ok(None));
         };
         if !ring.posted {
-            return broken("queue", "an element was taken that has no descriptor");
+            return violated("queue", "an element was taken that has no descriptor");
         }
         ring.used.pop_front();
         ring.posted = false;
@@ -284,7 +284,7 @@ impl Host {
         })))
     }
 
-    /// The driver asks for an interrupt for the next used element, and looks for one.
+    /// The driver asks for an interrupt for the next used element, and checks for one (R6).
     pub fn rearm(&mut self) -> bool {
         if let Some(ring) = &mut self.ring {
             ring.event = 0;
@@ -293,7 +293,7 @@ impl Host {
     }
 
     /// The host answers its flush number `index`: returns which callers it covers, and whether the
-    /// driver can learn of it.
+    /// answer is reported to the driver.
     pub fn answer(&mut self, index: usize, how: How) -> Result<(u32, bool), Violation> {
         let Taken {
             ours,
@@ -309,7 +309,7 @@ impl Host {
         };
         match value {
             Some(_) if unmapped => {
-                return broken("memory", "the host writes to memory that was unmapped")
+                return violated("memory", "the host writes to memory that was unmapped")
             }
             Some(value) if ours => self.response = value,
             Some(_) => (),
@@ -323,12 +323,12 @@ impl Host {
             ring.used.push_back(Some(len));
             ring.late += u8::from(late);
         }
-        self.muddled |= late && how == How::Empty;
+        self.ambiguous |= late && how == How::Empty;
         Ok((covers, ours && value.is_some()))
     }
 
-    /// Whether a flush that the host has taken can come back empty: not one that was left behind by
-    /// an earlier ring or driver. The driver cannot tell that from the flush in flight.
+    /// Whether a flush that the host has taken can come back empty: not one of an earlier ring or
+    /// driver. The driver cannot distinguish that from the flush in flight.
     pub fn may_be_empty(&self, index: usize) -> bool {
         self.taken[index].ours
     }

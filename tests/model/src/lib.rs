@@ -3,34 +3,40 @@
 //! A world for the flush engine: callers, a driver, a virtqueue and a host, all simulated.
 //!
 //! The engine is the driver's own file, not a copy, and with it the loop that empties the ring.
-//! [`Desk`] is its port to a simulated ring, split or packed, with and without EVENT_IDX, with and
-//! without mappings. Around it, [`World`] does what the real driver, the virtio core and QEMU do,
-//! one [`Event`] at a time, and knows what the engine cannot: which callers a host flush covered.
-//! After each event it checks the rules; a violation comes with the events that led there.
+//! [`ModelPort`] is its port to a simulated ring, split or packed, with and without EVENT_IDX, with
+//! and without mappings. Around it, [`World`] does what the real driver, the virtio core and QEMU
+//! do, one [`Event`] at a time, and records what the engine cannot: which callers a host flush
+//! covered. After each event it checks the rules; a violation is reported with the events that led
+//! to it.
 //!
 //! | test file | what it does |
 //! | --- | --- |
-//! | `tests/exhaustive.rs` | visits every state that a few callers can bring about |
+//! | `tests/exhaustive.rs` | visits every state that is reachable with a few callers |
 //! | `tests/random.rs` | long runs with many callers, shrunk when they fail |
-//! | `tests/cases.rs` | single stories, written down |
-//! | `tests/wrong.rs` | engines with a fault, each of which must be found: tests the tests |
+//! | `tests/cases.rs` | single sequences of events |
+//! | `tests/mutants.rs` | engines with a fault, each of which must be found: they test the rules |
 //!
 //! # The rules
 //!
-//! - *durability*: a caller that succeeds is covered by a host flush that was made available after
-//!   the caller arrived and that the host finished without an error.
-//! - *coalescing*: one flush at most is in flight; a caller sees at most one go out between its
-//!   arrival and its end, unless a reset lost it; none goes out without a caller.
+//! R1 to R9 are the rules at the head of the engine's file that each of these checks.
+//!
+//! - *durability* (R1, R3 to R5): a caller that succeeds is covered by a host flush that was made
+//!   available after the caller arrived and that the host finished without an error.
+//! - *coalescing* (R2): one flush at most is in flight; at most one is sent between a caller's
+//!   arrival and its end, unless a reset lost it; none is sent without a caller.
 //! - *once*: each caller that was taken ends exactly once.
 //! - *order*: bios end in order of arrival.
 //! - *errors*: a caller fails if the host failed its flush, or if the device is broken for a
 //!   reason. So no caller fails because of a freeze, a reset or a recovery, unless the flush was
-//!   lost behind a mapping. A caller does not succeed if the driver was told of its flush's error.
+//!   lost behind a mapping (R7). A caller does not succeed if its flush's error was reported to the
+//!   driver.
 //! - *broken*: all callers end when the engine breaks; nothing is acknowledged after that.
-//! - *progress*: from each state a host that answers brings all callers to an end, and the engine
-//!   to rest.
-//! - *count*: the engine is idle only if no caller is left, and quiet only if no answer is to come.
-//! - *memory*: the host writes neither to a request that was freed, nor to one that was unmapped.
+//! - *progress* (R5, R6, R8, R9): from each state a host that answers brings all callers to an end,
+//!   and the engine to rest.
+//! - *count* (R5): the engine is idle only if no caller is left, and quiet only if no answer is to
+//!   come.
+//! - *memory* (R4, R7): the host writes neither to a request that was freed, nor to one that was
+//!   unmapped.
 //! - *queue*: the driver neither sends without a queue or a request, nor takes an element without a
 //!   descriptor.
 //!
@@ -44,42 +50,42 @@
 //!
 //! let mut world = World::<Real>::probed(Setup::default());
 //! world.play(&[Arrive(Sync), Arrive(Bio), Answer(0, Done), Interrupt]).unwrap();
-//! assert_eq!(world.ended(), (1, 0)); // The second caller needs a flush of its own,
+//! assert_eq!(world.ended(), (1, 0)); // The second caller waits for the next flush.
 //! world.play(&[Answer(0, Done), Interrupt, Work]).unwrap();
-//! assert_eq!(world.ended(), (2, 0)); // and has had it now.
+//! assert_eq!(world.ended(), (2, 0));
 //! ```
 //!
-//! A new event is a variant of [`Event`], a line in `World::events()` that says when it can happen,
-//! and an arm in `World::step()` that does what the driver or the host would do.
+//! A new event is a variant of [`Event`], a line in `World::events()` with the condition under which
+//! it can happen, and an arm in `World::step()` that does what the driver or the host would do.
 
 #[path = "../../../drivers/nvdimm/virtio_pmem_rust/engine.rs"]
 #[allow(missing_docs)]
 pub mod engine;
 
 mod callers;
-mod desk;
 mod explore;
-mod flush;
 mod host;
+mod port;
+mod under_test;
 mod world;
 
 pub use callers::{
     Kind,
     List, //
 };
-pub use desk::Desk;
 pub use explore::{
     explore,
     Explored, //
 };
-pub use flush::{
-    Flush,
-    Real,
-    GIVEN_UP, //
-};
 pub use host::{
     How,
     Setup, //
+};
+pub use port::ModelPort;
+pub use under_test::{
+    Real,
+    UnderTest,
+    GIVEN_UP, //
 };
 pub use world::{
     Event,
@@ -91,7 +97,7 @@ pub use world::{
 pub struct Violation {
     /// Which of those at the top of this crate.
     pub rule: &'static str,
-    /// What was seen.
+    /// What was found.
     pub what: String,
 }
 
@@ -102,7 +108,7 @@ impl std::fmt::Display for Violation {
 }
 
 /// Fails with a [`Violation`] of `rule`.
-fn broken<T>(rule: &'static str, what: impl Into<String>) -> Result<T, Violation> {
+fn violated<T>(rule: &'static str, what: impl Into<String>) -> Result<T, Violation> {
     Err(Violation {
         rule,
         what: what.into(),

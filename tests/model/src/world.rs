@@ -1,59 +1,59 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver around the engine, and everything that can happen to it.
+//! The driver around the engine, and the events that can happen to it.
 
 use crate::{
-    broken,
     callers::Kind,
-    desk::Desk,
     engine::Refused,
-    flush::Flush,
     host::{
         How,
         Setup, //
     },
+    port::ModelPort,
+    under_test::UnderTest,
+    violated,
     Violation, //
 };
 
-/// How many flushes an earlier ring may leave with the host, so that the number of states stays
+/// The most flushes of earlier rings that the host may have, so that the number of states stays
 /// finite.
 const LATE: usize = 2;
 
-/// How often a callback looks at the ring, at most: it takes an answer, looks, adds, takes, looks.
-const LOOKS: u8 = 5;
+/// How often a callback accesses the ring at most: it takes an answer, checks, adds, takes, checks.
+const ACCESSES: u8 = 5;
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A caller asks for a flush.
     Arrive(Kind),
-    /// The host answers the flush of this number, counted from the oldest it works on.
+    /// The host answers the flush of this number, counted from the oldest that it works on.
     Answer(usize, How),
-    /// The driver's callback runs and looks at the queue.
+    /// The driver's callback runs.
     Interrupt,
-    /// The same; and when it has looked so many times, the host answers the flush of this number.
+    /// The same; after so many accesses to the ring the host answers the flush of this number.
     InterruptMeanwhile(u8, usize),
     /// The ordered work item completes the bios it was given.
     Work,
     /// The vIOMMU has no memory for a mapping.
     NoMemory,
-    /// It has again.
+    /// It has memory again.
     Memory,
     /// The driver tries again what failed for want of memory.
     Retry,
     /// Suspend begins: the driver waits for the answer in flight.
     Freeze,
-    /// It came: the device is reset.
+    /// The answer has come: the device is reset.
     Frozen,
-    /// It did not come in time: suspend is aborted.
+    /// The answer did not come in time: suspend is aborted.
     Thaw,
     /// A function reset, or a suspend, that could not wait for the answer. Does the host keep on
     /// working on it?
     ForcedReset(bool),
-    /// Probe, restore, `reset_done` or the recovery makes a new queue, of which the driver does not
-    /// know yet.
+    /// Probe, restore, `reset_done` or the recovery makes a new queue, which the driver does not
+    /// have yet.
     Find,
-    /// The driver gets the queue (with [`Event::Find`], if that was not before) and starts.
+    /// The driver gets the queue (after [`Event::Find`], if that has not happened) and starts.
     Restore,
     /// The device stops and asks for a reset.
     NeedsReset,
@@ -65,9 +65,9 @@ pub enum Event {
     GiveUp,
     /// Orderly removal has unregistered the bus.
     Close,
-    /// It has waited for the engine to be idle.
+    /// The removal has waited until the engine is idle.
     Removed,
-    /// It could not wait any longer.
+    /// The removal could not wait any longer.
     RemovedByForce,
     /// The driver is bound again.
     Rebind,
@@ -89,31 +89,34 @@ enum Stage {
 #[derive(Clone, Debug, Default, Hash)]
 pub struct World<F> {
     engine: F,
-    desk: Desk,
+    port: ModelPort,
     stage: Stage,
     must_recover: bool,
     closing: bool,
 }
 
-impl<F: Flush> World<F> {
+impl<F: UnderTest> World<F> {
     /// A driver before its queue was found.
     pub fn new(setup: Setup) -> Self {
         let mut world = Self::default();
-        world.desk.host.setup = setup;
-        world.desk.host.offered = setup;
-        world.desk.strict = F::STRICT;
+        world.port.host.setup = setup;
+        world.port.host.offered = setup;
+        world.port.strict = F::STRICT;
         world
     }
 
     /// A driver that is bound, has a queue, and no callers yet.
     pub fn probed(setup: Setup) -> Self {
         let mut world = Self::new(setup);
-        world.play(&[Event::Restore]).expect("nothing to go wrong");
+        world.play(&[Event::Restore]).expect("no rule is violated");
         world
     }
 
-    /// Applies `events` in turn, checks the rules after each, and prints the story if one is
-    /// violated.
+    /// Applies `events` in turn, and checks the rules after each.
+    ///
+    /// # Panics
+    ///
+    /// If an event cannot happen.
     pub fn play(&mut self, events: &[Event]) -> Result<(), Violation> {
         for (number, &event) in events.iter().enumerate() {
             assert!(
@@ -127,12 +130,12 @@ impl<F: Flush> World<F> {
 
     /// How many callers have succeeded and failed so far.
     pub fn ended(&self) -> (u64, u64) {
-        (self.desk.tally.0, self.desk.tally.1)
+        (self.port.tally.0, self.port.tally.1)
     }
 
     /// Whether the driver has given the device up.
     pub fn is_broken(&self) -> bool {
-        self.desk.is_broken
+        self.port.is_broken
     }
 
     /// What can happen now, if no more than `most` callers may be here at a time.
@@ -148,14 +151,14 @@ impl<F: Flush> World<F> {
         let bound = self.stage != Stage::Unbound;
         let running = self.stage == Stage::Running;
         let freezing = self.stage == Stage::Freezing;
-        let Desk {
+        let ModelPort {
             callers,
             host,
             no_memory,
             must_retry,
             is_broken,
             ..
-        } = &self.desk;
+        } = &self.port;
         let works = host.has_ring() && !host.is_gone() && !is_broken;
         let quiet = self.engine.real().is_quiet();
 
@@ -169,9 +172,9 @@ impl<F: Flush> World<F> {
             can(Answer(index, How::Lie), host.may_be_empty(index));
         }
         can(Interrupt, host.interrupts());
-        for looks in 0..LOOKS {
+        for accesses in 0..ACCESSES {
             for index in 0..host.flushes() {
-                can(InterruptMeanwhile(looks, index), host.interrupts());
+                can(InterruptMeanwhile(accesses, index), host.interrupts());
             }
         }
         can(Work, callers.has_work());
@@ -197,7 +200,7 @@ impl<F: Flush> World<F> {
         can(Close, bound && !self.closing);
         can(Removed, self.closing && self.engine.real().is_idle());
         can(RemovedByForce, self.closing);
-        // The next driver cannot know that an answer may come to a request that is not mapped.
+        // The next driver has no record of a flush that is still to be answered, and of its mapping.
         let left = if host.setup.mapped { 0 } else { LATE - 1 };
         can(Rebind, !bound && host.flushes() <= left);
         events
@@ -210,20 +213,20 @@ impl<F: Flush> World<F> {
         match event {
             Arrive(kind) => self.arrive(kind)?,
             Answer(index, how) => {
-                self.desk.answer(index, how)?;
+                self.port.answer(index, how)?;
             }
             Interrupt => self.interrupt(),
-            InterruptMeanwhile(looks, index) => {
-                self.desk.meanwhile = Some((looks, index));
+            InterruptMeanwhile(accesses, index) => {
+                self.port.meanwhile = Some((accesses, index));
                 self.interrupt();
-                self.desk.meanwhile = None;
+                self.port.meanwhile = None;
             }
             Work => self.work(),
-            NoMemory => self.desk.no_memory = true,
-            Memory => self.desk.no_memory = false,
+            NoMemory => self.port.no_memory = true,
+            Memory => self.port.no_memory = false,
             Retry => {
-                self.desk.must_retry = false;
-                self.engine.pump(&mut self.desk);
+                self.port.must_retry = false;
+                self.engine.pump(&mut self.port);
             }
             Freeze => {
                 self.engine.real_mut().quiesce();
@@ -232,42 +235,42 @@ impl<F: Flush> World<F> {
             Frozen => self.reset(true),
             Thaw => {
                 self.engine.real_mut().resume();
-                self.engine.pump(&mut self.desk);
+                self.engine.pump(&mut self.port);
                 self.stage = Stage::Running;
             }
             ForcedReset(keeps) => self.reset(keeps),
             Find => {
-                self.desk.host.set_up();
+                self.port.host.set_up();
                 self.stage = Stage::Found;
             }
             Restore => {
                 // A driver that has given up finds no queue.
-                if !self.desk.is_broken {
+                if !self.port.is_broken {
                     if self.stage == Stage::NoQueue {
-                        self.desk.host.set_up();
+                        self.port.host.set_up();
                     }
-                    self.desk.attached = true;
-                    self.engine.start(&mut self.desk);
+                    self.port.attached = true;
+                    self.engine.start(&mut self.port);
                     self.must_recover |= self.engine.real().is_out_of_step();
                 }
                 self.stage = Stage::Running;
             }
-            NeedsReset => self.desk.host.needs_reset = true,
+            NeedsReset => self.port.host.needs_reset = true,
             Recover(keeps) => self.recover(keeps)?,
-            Vanish => self.desk.host.vanish(),
-            GiveUp => self.engine.fail(&mut self.desk),
+            Vanish => self.port.host.vanish(),
+            GiveUp => self.engine.fail(&mut self.port),
             Close => {
                 self.closing = true;
                 self.engine.real_mut().close();
             }
             Removed => {
-                if self.desk.callers.len() != 0 {
-                    return broken("count", "removed while a caller is left");
+                if self.port.callers.len() != 0 {
+                    return violated("count", "removed while a caller is left");
                 }
                 self.remove()?;
             }
             RemovedByForce => {
-                self.engine.fail(&mut self.desk);
+                self.engine.fail(&mut self.port);
                 self.work();
                 self.remove()?;
             }
@@ -277,92 +280,92 @@ impl<F: Flush> World<F> {
             }
         }
         if self.engine.real_mut().take_notify() {
-            self.desk.host.notified();
+            self.port.host.notified();
         }
         self.complete();
-        self.desk.verdict()?;
+        self.port.verdict()?;
         self.check()
     }
 
     /// Rules that always hold between two events.
     fn check(&self) -> Result<(), Violation> {
         let engine = self.engine.real();
-        let Desk {
+        let ModelPort {
             callers,
             host,
             is_broken,
             ..
-        } = &self.desk;
+        } = &self.port;
 
-        if *is_broken && callers.anybody_waits() {
-            return broken("broken", "a caller is left with a broken engine");
+        if *is_broken && callers.any_waits() {
+            return violated("broken", "a broken engine has a caller");
         }
         if engine.is_idle() && callers.len() != 0 {
-            return broken("count", "idle, but a caller is left");
+            return violated("count", "idle, but a caller is left");
         }
         let at_rest = engine.is_quiet() || engine.is_idle();
         if F::STRICT && at_rest && host.owes() && !is_broken {
-            return broken("count", "quiet, but a reset would lose an answer");
+            return violated("count", "quiet, but a reset would lose an answer");
         }
         Ok(())
     }
 
     /// The driver's callback.
     fn interrupt(&mut self) {
-        self.desk.host.interrupted();
-        self.engine.drain(&mut self.desk);
+        self.port.host.interrupted();
+        self.engine.drain(&mut self.port);
         self.must_recover |= self.engine.real().is_out_of_step();
     }
 
     /// Reports to the engine how many callers have ended.
     fn complete(&mut self) {
-        let completed = std::mem::take(&mut self.desk.completed);
+        let completed = std::mem::take(&mut self.port.completed);
         self.engine.real_mut().completed(completed);
     }
 
     fn arrive(&mut self, kind: Kind) -> Result<(), Violation> {
-        let caller = self.desk.callers.arrive(kind);
+        let caller = self.port.callers.arrive(kind);
         match self.engine.arrive(caller) {
             Ok(()) => {
-                self.engine.pump(&mut self.desk);
+                self.engine.pump(&mut self.port);
                 Ok(())
             }
             Err(why) => {
-                self.desk.callers.leave();
+                self.port.callers.leave();
                 match why {
-                    Refused::Broken if self.desk.is_broken => Ok(()),
+                    Refused::Broken if self.port.is_broken => Ok(()),
                     Refused::Closed if self.closing => Ok(()),
-                    _ => broken("errors", format!("a caller is refused: {why:?}")),
+                    _ => violated("errors", format!("a caller is refused: {why:?}")),
                 }
             }
         }
     }
 
     fn work(&mut self) {
-        let done = self.desk.callers.work();
-        self.desk.completed(&done);
+        let done = self.port.callers.work();
+        self.port.completed(&done);
     }
 
     /// The driver gives its queue up.
     fn reset(&mut self, keeps: bool) {
         let is_owed = self.engine.real().expects_answer();
-        let unread = self.desk.host.reset(keeps).filter(|_| is_owed);
-        self.engine.reset(unread, &mut self.desk);
-        self.desk.callers.reset();
-        self.desk.attached = false;
+        let unread = self.port.host.reset(keeps).filter(|_| is_owed);
+        self.engine.reset(unread, &mut self.port);
+        self.port.callers.reset();
+        self.port.attached = false;
         // R9.
-        self.desk.host.setup.packed &= !self.engine.has_lost();
+        self.port.host.setup.packed &= !self.engine.has_lost();
         self.must_recover = false;
         self.stage = Stage::NoQueue;
     }
 
     fn recover(&mut self, keeps: bool) -> Result<(), Violation> {
-        if self.engine.recover(&mut self.desk) {
-            // Once at the device's request, once for a ring out of step.
-            if self.desk.recoveries >= 2 {
-                return broken("progress", "recoveries without end");
+        if self.engine.recover(&mut self.port) {
+            // R8: once at the device's request, once for a ring out of step.
+            if self.port.recoveries >= 2 {
+                return violated("progress", "recoveries without end");
             }
-            self.desk.recoveries += 1;
+            self.port.recoveries += 1;
             self.reset(keeps);
         }
         Ok(())
@@ -370,20 +373,20 @@ impl<F: Flush> World<F> {
 
     fn remove(&mut self) -> Result<(), Violation> {
         self.reset(true);
-        let left = self.desk.tally.clone();
-        self.engine.real_mut().break_down(&mut self.desk);
+        let left = self.port.tally.clone();
+        self.engine.real_mut().break_down(&mut self.port);
         if (left.0, left.1) != self.ended() {
-            return broken("once", "a caller appears after the removal");
+            return violated("once", "a caller appears after the removal");
         }
         self.complete();
-        self.desk.verdict()?;
-        self.desk.host.unbound()?;
+        self.port.verdict()?;
+        self.port.host.unbound()?;
         *self = Self {
-            desk: Desk {
-                host: self.desk.host.clone(),
-                tally: self.desk.tally.clone(),
+            port: ModelPort {
+                host: self.port.host.clone(),
+                tally: self.port.tally.clone(),
                 strict: F::STRICT,
-                ..Desk::default()
+                ..ModelPort::default()
             },
             stage: Stage::Unbound,
             ..Self::default()
@@ -391,9 +394,9 @@ impl<F: Flush> World<F> {
         Ok(())
     }
 
-    /// Checks that the engine becomes idle if the host answers everything, however it orders that.
+    /// Checks that the engine becomes idle if the host answers everything, in any order.
     ///
-    /// `is_known` says whether this has been checked for a state that is reached on the way.
+    /// `is_known` returns whether this was checked before for a state that is reached on the way.
     pub fn check_progress(
         &self,
         newest_first: bool,
@@ -406,7 +409,7 @@ impl<F: Flush> World<F> {
             let Some(event) = world.help(newest_first, recover_late) else {
                 return Err((
                     events,
-                    broken::<()>("progress", "a caller waits for ever").unwrap_err(),
+                    violated::<()>("progress", "a caller waits for ever").unwrap_err(),
                 ));
             };
             events.push(event);
@@ -416,21 +419,21 @@ impl<F: Flush> World<F> {
             if events.len() > 100 {
                 return Err((
                     events,
-                    broken::<()>("progress", "all this is of no use").unwrap_err(),
+                    violated::<()>("progress", "callers still wait after 100 events").unwrap_err(),
                 ));
             }
         }
         Ok(())
     }
 
-    /// What a benevolent world does next.
+    /// The next event in a world without faults.
     fn help(&self, newest_first: bool, recover_late: bool) -> Option<Event> {
         use Event::*;
 
-        let host = &self.desk.host;
+        let host = &self.port.host;
         let last = host.flushes().saturating_sub(1);
         let answer = Answer(if newest_first { last } else { 0 }, How::Done);
-        // Without the lock a ring out of step is not recovered, and the watchdog ends the removal.
+        // During a removal a ring out of step is not recovered, and the watchdog ends the removal.
         let stuck = host.is_gone() || host.lied || self.closing;
         let late = [answer, Recover(true), Recover(false)];
         let early = [Recover(true), Recover(false), answer];

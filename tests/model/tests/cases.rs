@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Single stories. See the top of the crate on how to add one.
+//! Single sequences of events. The crate's documentation shows how to add one.
 
 use flush_model::{
     engine::{
@@ -25,7 +25,7 @@ use flush_model::{
     World, //
 };
 
-/// Plays events in a world, by the rules; then this many callers must have succeeded and failed.
+/// Plays events in a world, and checks how many callers have succeeded and failed then.
 macro_rules! play {
     ($world:ident: $($event:expr),+ => $done:expr, $failed:expr) => {
         play(&mut $world, &[$($event),+], ($done, $failed))
@@ -39,6 +39,7 @@ fn play(world: &mut World<Real>, events: &[Event], ended: (u64, u64)) {
     assert_eq!(world.ended(), ended);
 }
 
+/// R1, R2.
 #[test]
 fn any_number_of_callers_costs_two_flushes() {
     let mut world = World::probed(Setup::default());
@@ -72,7 +73,7 @@ fn a_request_that_comes_back_empty_is_an_error() {
 }
 
 #[test]
-fn want_of_memory_fails_nobody() {
+fn want_of_memory_fails_no_caller() {
     let mut world = World::probed(Setup::default());
     play!(world: NoMemory, Arrive(Sync), Retry, Retry, Memory, Retry => 0, 0);
     play!(world: Answer(0, Done), Interrupt => 1, 0);
@@ -87,7 +88,7 @@ fn suspend_waits_for_the_answer_and_callers_wait_for_resume() {
 }
 
 #[test]
-fn an_aborted_suspend_fails_nobody() {
+fn an_aborted_suspend_fails_no_caller() {
     let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Freeze, Arrive(Sync), Thaw => 0, 0);
     play!(world: Answer(0, Done), Interrupt, Answer(0, Done), Interrupt => 2, 0);
@@ -100,37 +101,37 @@ fn a_host_that_forgets_on_reset_is_asked_again() {
     play!(world: Answer(0, Done), Interrupt => 1, 0);
 }
 
-/// The whole story of a late answer, as QEMU gives it.
+/// R3, R5: a late answer, as QEMU gives it.
 #[test]
-fn a_late_answer_acknowledges_nobody() {
+fn a_late_answer_acknowledges_no_caller() {
     let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), ForcedReset(true), Arrive(Sync), Restore => 0, 0);
-    // The answer to the flush of before the reset comes under the id of the one after it.
+    // The answer to the flush before the reset has the descriptor id of the flush after it.
     play!(world: Answer(0, Done), Interrupt, Arrive(Sync) => 0, 0);
-    // The other one's answer finds no descriptor. Now the host has nothing left in flight.
+    // The answer to the second flush finds no descriptor. Now the host has no flush left.
     play!(world: Answer(0, Done), Interrupt, Recover(true), Restore => 0, 0);
     play!(world: Answer(0, Done), Interrupt => 3, 0);
 }
 
-/// The thread pool of the host may well finish the later flush first.
+/// R6: the thread pool of the host may finish the later flush first.
 #[test]
 fn a_late_answer_may_come_after_its_successors() {
     let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), ForcedReset(true), Restore, Answer(1, Done) => 0, 0);
     play!(world: Interrupt => 1, 0);
-    // Nobody waits for the late one now: it must not be there when somebody does.
+    // No caller waits when the late answer comes; it must be gone when the next one arrives.
     play!(world: Answer(0, Done), Interrupt, Arrive(Sync) => 1, 0);
     play!(world: Recover(true), Restore, Answer(0, Done), Interrupt => 2, 0);
 }
 
 #[test]
-fn a_recovery_fails_nobody() {
+fn a_recovery_fails_no_caller() {
     let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), NeedsReset, Arrive(Bio), Recover(false), Restore => 0, 0);
     play!(world: Answer(0, Done), Interrupt, Work => 2, 0);
 }
 
-/// The late answer to the flush that a recovery interrupted is no sign that it did not help.
+/// R8: the late answer to the flush that a recovery interrupted does not show that it did not help.
 #[test]
 fn a_recovery_may_be_followed_by_that_of_the_ring() {
     let mut world = World::probed(Setup::default());
@@ -139,6 +140,7 @@ fn a_recovery_may_be_followed_by_that_of_the_ring() {
     play!(world: Recover(true), Restore, Answer(0, Done), Interrupt => 1, 0);
 }
 
+/// R8.
 #[test]
 fn a_recovery_that_does_not_help_is_the_last() {
     let mut world = World::probed(Setup::default());
@@ -147,7 +149,7 @@ fn a_recovery_that_does_not_help_is_the_last() {
     assert!(world.is_broken());
 }
 
-/// A recovered queue proves itself with a flush for nobody, so an idle device can recover again.
+/// R8: a recovered queue gets a flush without a caller, so an idle device can be recovered again.
 #[test]
 fn recoveries_that_help_may_be_many() {
     let mut world = World::probed(Setup::default());
@@ -174,8 +176,8 @@ fn flushes_may_be_lost_any_number_of_times() {
     play!(world: Answer(0, Done), Interrupt => 1, 0);
 }
 
-/// The answer to the lost flush follows that to the one in flight, before the driver has looked: a
-/// host with EVENT_IDX gives no second interrupt.
+/// R6: the answer to the lost flush follows that to the flush in flight before the driver's callback
+/// runs; a host with EVENT_IDX gives no second interrupt.
 #[test]
 fn a_surplus_answer_is_found_without_an_interrupt() {
     for setup in Setup::rings(false) {
@@ -187,7 +189,7 @@ fn a_surplus_answer_is_found_without_an_interrupt() {
     }
 }
 
-/// The late answer comes, with its interrupt, when the queue was found and the driver does not have
+/// R6: the late answer and its interrupt come when the queue was found and the driver does not have
 /// it yet.
 #[test]
 fn a_late_answer_before_the_start_is_found() {
@@ -199,7 +201,7 @@ fn a_late_answer_before_the_start_is_found() {
     }
 }
 
-/// The late answer takes the descriptor of a request of which the host was not notified yet.
+/// R5: the late answer uses up the descriptor of a request of which the host was not notified yet.
 #[test]
 fn a_late_answer_does_not_stop_a_notification() {
     let mut world = World::probed(Setup::default());
@@ -210,7 +212,7 @@ fn a_late_answer_does_not_stop_a_notification() {
     play!(world: Answer(0, Done), Interrupt => 2, 0);
 }
 
-/// The request of a caller that comes before the driver has looked would overwrite it.
+/// R6: the request of a caller that arrives before the driver's callback runs would overwrite it.
 #[test]
 fn a_surplus_answer_is_found_before_sending() {
     for setup in Setup::rings(false) {
@@ -221,7 +223,7 @@ fn a_surplus_answer_is_found_before_sending() {
     }
 }
 
-/// The request stays mapped, so the host may write it, and no other may be unmapped by its answer.
+/// R7: the request stays mapped, so the host may write it, and its answer unmaps no other.
 #[test]
 fn a_flush_lost_behind_a_mapping_is_the_end() {
     for setup in Setup::rings(true) {
@@ -233,11 +235,11 @@ fn a_flush_lost_behind_a_mapping_is_the_end() {
 }
 
 #[test]
-fn a_device_that_vanishes_fails_everybody() {
+fn a_device_that_vanishes_fails_all_callers() {
     let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Arrive(Bio), Vanish => 0, 0);
     play!(world: GiveUp => 0, 2);
-    // The bio is completed by the work item, and only then nobody is left.
+    // Only when the work item has completed the bio, no caller is left.
     play!(world: Work, Arrive(Sync), Close, Removed => 0, 2);
 }
 
@@ -249,14 +251,14 @@ fn a_caller_finds_the_queue_broken() {
 }
 
 #[test]
-fn orderly_removal_serves_all_who_came_before() {
+fn orderly_removal_serves_the_earlier_callers() {
     let mut world = World::probed(Setup::default());
     play!(world: Arrive(Bio), Close, Arrive(Sync), Answer(0, Done), Interrupt => 1, 0);
     assert!(!world.events(0).contains(&Removed));
     play!(world: Work, Removed, Rebind => 1, 0);
 }
 
-/// What the driver left behind is still in the host when it is bound again.
+/// R3, R5: the host still works on a flush of the driver that was bound before.
 #[test]
 fn a_late_answer_may_be_for_an_earlier_driver() {
     let mut world = World::probed(Setup::default());
@@ -266,7 +268,7 @@ fn a_late_answer_may_be_for_an_earlier_driver() {
     play!(world: Answer(0, Done), Interrupt => 1, 1);
 }
 
-/// Each late answer costs a recovery of its own, and none of them is for nothing.
+/// R8: each late answer costs a recovery of its own, and each of these helps.
 #[test]
 fn late_answers_to_an_idle_engine_may_be_many() {
     let mut world = World::probed(Setup::default());
@@ -286,13 +288,13 @@ fn late_answers_to_an_idle_engine_may_be_many() {
 
 /// An answer that is there when the device is reset counts, and so does an error.
 #[test]
-fn an_answer_that_nobody_read_is_not_lost_on_reset() {
+fn an_unread_answer_is_not_lost_on_reset() {
     let mut world = World::probed(Setup::default());
     play!(world: Arrive(Sync), Arrive(Bio), Answer(0, Error), ForcedReset(true) => 0, 1);
     play!(world: Restore, Answer(0, Done), NeedsReset, Recover(true), Work => 1, 1);
 }
 
-/// A port without a world: answers what it is told to.
+/// A port without a world, whose answers the test sets.
 #[derive(Default)]
 struct Script {
     used: Option<Used>,
@@ -319,7 +321,7 @@ impl Port<List> for Script {
     fn broke(&mut self, _: &'static str) {}
 }
 
-/// How the callers of a flush end that is answered like this.
+/// Returns how the callers of a flush with this answer end, and whether its request is given up.
 fn judge(responses: Responses, len: u32, value: u32) -> (Vec<Ended>, bool) {
     let mut engine = Real::new();
     let mut script = Script::default();
@@ -354,11 +356,11 @@ fn answers_are_judged_by_what_was_written() {
             );
         }
     }
-    // That is the answer to another flush.
+    // This answers another flush (R3).
     assert_eq!(judge(Direct, RESPONSE_LEN, UNANSWERED), (vec![], true));
 }
 
-/// A mapping may discard what the driver stored, so the value alone proves nothing.
+/// R7: a mapping may discard the stored value, so the value alone proves nothing.
 #[test]
 fn answers_behind_a_mapping_are_judged_by_their_length() {
     use flush_model::engine::{

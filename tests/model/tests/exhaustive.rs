@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every state the engine can get into with a few callers, in any number of steps.
+//! Every state that the engine can reach with a few callers, in any number of steps.
 //!
 //! All events together are too many for more than one caller, so each test leaves some out.
-//! `MOST=4 cargo test --test exhaustive` lets more callers in, and takes its time.
+//! `MOST=4 cargo test --test exhaustive` allows more callers, and takes longer.
 
 use flush_model::{
     explore,
@@ -16,8 +16,8 @@ use flush_model::{
     Setup, //
 };
 
-/// Explores the world with that many callers and the events of a day and those `also` allowed, on
-/// each kind of ring.
+/// Explores the world with that many callers, the events of normal service and those that `also`
+/// accepts, on each kind of ring.
 fn explore_all(name: &str, mapped: bool, most: usize, also: impl Fn(Event) -> bool) {
     let most = std::env::var("MOST").map_or(most, |most| most.parse().expect("MOST is a number"));
     let allowed = |event| match event {
@@ -27,7 +27,7 @@ fn explore_all(name: &str, mapped: bool, most: usize, also: impl Fn(Event) -> bo
     for setup in Setup::rings(mapped) {
         match explore::<Real>(setup, most, allowed) {
             Ok(explored) => println!("{name}, {setup}, {most} at a time: {explored}"),
-            Err((story, violation)) => panic!("{setup}: {violation}, after {story:?}"),
+            Err((trace, violation)) => panic!("{setup}: {violation}, after {trace:?}"),
         }
     }
 }
@@ -117,7 +117,7 @@ fn mapped_removal() {
     });
 }
 
-/// The host answers while the driver looks at the ring, or before the driver has the queue.
+/// The host answers while the driver accesses the ring, or before the driver has the queue.
 #[test]
 fn overlap() {
     explore_all("overlap", false, 2, |event| {

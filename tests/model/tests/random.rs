@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Long lives with many callers. `PROPTEST_CASES=10000 cargo test --test random` for more of them.
+//! Long random runs with many callers. `PROPTEST_CASES=10000 cargo test --test random` for more of them.
 
 use flush_model::{
     Event::{
@@ -16,16 +16,16 @@ use flush_model::{
 };
 use proptest::prelude::*;
 
-/// Any event; those that happen more often are chosen more often.
+/// Any event; frequent ones are chosen more often.
 fn any_event() -> impl Strategy<Value = Event> {
     let flush = 0..3_usize;
-    let fate = any::<bool>();
+    let keeps = any::<bool>();
     let some = |events: &'static [Event]| prop::sample::select(events);
     prop_oneof![
         200 => some(&[Arrive(Kind::Sync), Arrive(Kind::Bio), Interrupt, Work]),
         100 => flush.clone().prop_map(|flush| Answer(flush, How::Done)),
         50 => some(&[Restore, Frozen, Rebind, Memory, Retry]),
-        20 => fate.prop_map(Recover),
+        20 => keeps.prop_map(Recover),
         5 => flush.clone().prop_map(|flush| Answer(flush, How::Error)),
         5 => some(&[Freeze, Thaw, NoMemory]),
         2 => flush.clone().prop_map(|flush| Answer(flush, How::Empty)),
@@ -35,15 +35,15 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Lives through those of `events` that can happen when their turn comes.
-fn live(setup: Setup, events: &[Event]) -> Result<(), Violation> {
+/// Applies those of `events` that can happen when their turn comes.
+fn run(setup: Setup, events: &[Event]) -> Result<(), Violation> {
     let mut world = World::<Real>::new(setup);
     for (number, &event) in events.iter().enumerate() {
         if !world.events(24).contains(&event) {
             continue;
         }
         world.step(event)?;
-        // Now and then, see whether it could end well.
+        // At some steps, check that all callers would end.
         if number % 16 == 0 {
             for way in 0..4 {
                 let progress = world.check_progress(way & 1 != 0, way & 2 != 0, |_| false);
@@ -62,11 +62,11 @@ proptest! {
     })]
 
     #[test]
-    fn long_lives(
+    fn long_runs(
         (packed, event_idx, mapped) in any::<(bool, bool, bool)>(),
         events in prop::collection::vec(any_event(), 1..3000),
     ) {
         let setup = Setup { packed, event_idx, mapped };
-        live(setup, &events).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
+        run(setup, &events).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
     }
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The engine's port to the simulated world, and the rules that hold there.
+//! The engine's port to the simulated world, which checks the rules of each call.
 
 use crate::{
-    broken,
     callers::{
         Callers,
         End,
@@ -16,11 +15,12 @@ use crate::{
         Port,
         Used, //
     },
-    flush::GIVEN_UP,
     host::{
         Host,
         How, //
     },
+    under_test::GIVEN_UP,
+    violated,
     Violation, //
 };
 use std::hash::{
@@ -28,7 +28,7 @@ use std::hash::{
     Hasher, //
 };
 
-/// How many callers have ended well and badly. No part of the state.
+/// How many callers have succeeded and failed. Not part of the state.
 #[derive(Clone, Debug, Default)]
 pub struct Tally(pub u64, pub u64);
 
@@ -36,9 +36,9 @@ impl Hash for Tally {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
-/// What the driver holds besides the engine.
+/// The driver's state besides the engine.
 #[derive(Clone, Debug, Default, Hash)]
-pub struct Desk {
+pub struct ModelPort {
     /// The callers that have not ended.
     pub callers: Callers,
     /// The device.
@@ -47,7 +47,7 @@ pub struct Desk {
     pub no_memory: bool,
     /// The work item is to try again.
     pub must_retry: bool,
-    /// The engine has broken, and the callers were told so.
+    /// The engine has broken, and its callers have failed.
     pub is_broken: bool,
     /// Recoveries since the last flush that was answered.
     pub recoveries: u8,
@@ -57,18 +57,18 @@ pub struct Desk {
     pub strict: bool,
     /// The driver has its queue.
     pub attached: bool,
-    /// While the driver looks at the ring, at its so many-th look, the host answers this flush.
+    /// When the driver has accessed the ring so many more times, the host answers this flush.
     pub meanwhile: Option<(u8, usize)>,
     /// Callers that have ended, for the engine's count.
     pub completed: usize,
-    /// The first rule that was violated; a port cannot fail.
+    /// The first violation; a port cannot fail.
     pub violation: Option<String>,
     /// Which rule that was.
     pub rule: &'static str,
 }
 
-impl Desk {
-    /// Notes a violation.
+impl ModelPort {
+    /// Records a violation.
     fn check<T: Default>(&mut self, result: Result<T, Violation>) -> T {
         result.unwrap_or_else(|violation| {
             if self.violation.is_none() {
@@ -79,23 +79,23 @@ impl Desk {
         })
     }
 
-    /// Returns the violation that was noted.
+    /// Returns the violation that was recorded.
     pub fn verdict(&self) -> Result<(), Violation> {
         match &self.violation {
-            Some(what) => broken(self.rule, what.clone()),
+            Some(what) => violated(self.rule, what.clone()),
             None => Ok(()),
         }
     }
 
     /// The host answers a flush.
     pub fn answer(&mut self, index: usize, how: How) -> Result<(), Violation> {
-        let (covers, told) = self.host.answer(index, how)?;
-        self.callers.flushed(covers, how == How::Done, told);
+        let (covers, reported) = self.host.answer(index, how)?;
+        self.callers.flushed(covers, how == How::Done, reported);
         Ok(())
     }
 
-    /// The driver looks at the ring.
-    fn look(&mut self) {
+    /// The driver accesses the ring.
+    fn access(&mut self) {
         match self.meanwhile {
             Some((0, index)) => {
                 self.meanwhile = None;
@@ -117,7 +117,7 @@ impl Desk {
 
     fn end_all(&mut self, batch: &List, how: End) -> Result<(), Violation> {
         if self.is_broken && how != End::Excused {
-            return broken("broken", "an answer counts after the engine broke");
+            return violated("broken", "an answer counts after the engine broke");
         }
         let woken = self.callers.end(batch, how)?;
         let count = batch.0.len() as u64;
@@ -130,11 +130,11 @@ impl Desk {
     }
 }
 
-impl Port<List> for Desk {
+impl Port<List> for ModelPort {
     fn add(&mut self, batch: &List) -> Result<bool, NotSent> {
-        self.look();
+        self.access();
         if batch.0.is_empty() && self.recoveries == 0 {
-            self.check::<()>(broken("coalescing", "a flush goes out without a caller"));
+            self.check::<()>(violated("coalescing", "a flush is sent without a caller"));
         }
         if self.no_memory && !self.host.is_gone() {
             self.must_retry = true;
@@ -153,7 +153,7 @@ impl Port<List> for Desk {
     }
 
     fn take(&mut self) -> Result<Option<Used>, Dead> {
-        self.look();
+        self.access();
         if !self.attached {
             return Ok(None);
         }
@@ -165,7 +165,7 @@ impl Port<List> for Desk {
     }
 
     fn rearm(&mut self) -> bool {
-        self.look();
+        self.access();
         self.attached && self.host.rearm()
     }
 
@@ -176,7 +176,7 @@ impl Port<List> for Desk {
     fn end(&mut self, batch: List, how: Ended) {
         let how = match how {
             Ended::Done => End::Done,
-            Ended::Failed(_) if self.host.muddled => End::Excused,
+            Ended::Failed(_) if self.host.ambiguous => End::Excused,
             Ended::Failed(_) => End::Failed,
             Ended::Broken => End::Excused,
         };
@@ -184,8 +184,8 @@ impl Port<List> for Desk {
             self.recoveries = 0;
             self.host.lied = false;
         }
-        if let (End::Excused, false) = (how, self.is_broken || self.host.muddled) {
-            self.check::<()>(broken(
+        if let (End::Excused, false) = (how, self.is_broken || self.host.ambiguous) {
+            self.check::<()>(violated(
                 "errors",
                 "callers fail, and the engine is not broken",
             ));
@@ -202,7 +202,7 @@ impl Port<List> for Desk {
             other => other == GIVEN_UP,
         };
         if !is_excused {
-            self.check::<()>(broken("errors", format!("the engine breaks: {why}")));
+            self.check::<()>(violated("errors", format!("the engine breaks: {why}")));
         }
         self.is_broken = true;
     }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Engines with a fault. Each must be found, and by the rule it violates: otherwise the rules would
-//! not be worth much.
+//! Engines with a fault. Each must be found, and by the rule that it violates.
 //!
-//! `cargo test --test wrong -- --nocapture` prints the shortest story that shows each fault.
+//! `cargo test --test mutants -- --nocapture` prints the fewest events that show each fault.
 
 use flush_model::{
     engine::{
@@ -18,21 +17,21 @@ use flush_model::{
         UNANSWERED, //
     },
     explore,
-    Desk,
     Event::{
         self,
         *, //
     },
-    Flush,
     How,
     List,
+    ModelPort,
     Real,
     Setup, //
+    UnderTest,
 };
 
-/// Explores a world with this engine and an honest host. It must violate `rule`, also when a less
-/// interesting way to find it is left out.
-fn must_violate<F: Flush>(rule: &str, left_out: impl Fn(Event) -> bool) {
+/// Explores a world with this engine and a host without faults. The engine must violate `rule`, also
+/// without the events that are `left_out`, by which another fault would be found first.
+fn must_violate<F: UnderTest>(rule: &str, left_out: impl Fn(Event) -> bool) {
     must_violate_in::<F>(SPLIT, rule, left_out)
 }
 
@@ -53,20 +52,20 @@ const MAPPED: Setup = Setup {
 };
 
 /// The same on a certain kind of ring.
-fn must_violate_in<F: Flush>(setup: Setup, rule: &str, left_out: impl Fn(Event) -> bool) {
+fn must_violate_in<F: UnderTest>(setup: Setup, rule: &str, left_out: impl Fn(Event) -> bool) {
     let name = std::any::type_name::<F>();
     let allowed = |event| !left_out(event) && !matches!(event, Answer(_, How::Empty | How::Lie));
     match explore::<F>(setup, 2, allowed) {
         Ok(explored) => panic!("{name} was not found in {explored}"),
-        Err((story, violation)) => {
-            println!("{name}: {violation}, after {story:?}");
+        Err((trace, violation)) => {
+            println!("{name}: {violation}, after {trace:?}");
             assert_eq!(violation.rule, rule);
         }
     }
 }
 
 /// Declares an engine around the real one: its fields, and the functions that are faulty.
-macro_rules! wrong {
+macro_rules! mutant {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* } $($function:item)*) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, Hash, PartialEq, Eq)]
@@ -75,7 +74,7 @@ macro_rules! wrong {
             $($field: $type,)*
         }
 
-        impl Flush for $name {
+        impl UnderTest for $name {
             fn real(&self) -> &Real {
                 &self.real
             }
@@ -89,27 +88,27 @@ macro_rules! wrong {
 
 /// The port, with a fault between it and the engine.
 struct Faulty<'a> {
-    desk: &'a mut Desk,
+    port: &'a mut ModelPort,
     /// Changes what was taken.
     taken: fn(&mut Used),
     /// Changes the batches that end.
     ended: &'a mut dyn FnMut(&mut List, &mut Ended),
-    rearms: fn(&mut Desk) -> bool,
+    rearms: fn(&mut ModelPort) -> bool,
     gives_up: bool,
     retries: bool,
-    tells: bool,
+    ends: bool,
 }
 
 impl<'a> Faulty<'a> {
-    fn new(desk: &'a mut Desk, ended: &'a mut dyn FnMut(&mut List, &mut Ended)) -> Self {
+    fn new(port: &'a mut ModelPort, ended: &'a mut dyn FnMut(&mut List, &mut Ended)) -> Self {
         Self {
-            desk,
+            port,
             taken: |_| (),
             ended,
-            rearms: |desk| desk.rearm(),
+            rearms: |port| port.rearm(),
             gives_up: true,
             retries: true,
-            tells: true,
+            ends: true,
         }
     }
 }
@@ -118,14 +117,14 @@ fn unchanged(_: &mut List, _: &mut Ended) {}
 
 impl Port<List> for Faulty<'_> {
     fn add(&mut self, batch: &List) -> Result<bool, NotSent> {
-        let added = self.desk.add(batch);
+        let added = self.port.add(batch);
         if !self.retries {
-            self.desk.must_retry = false;
+            self.port.must_retry = false;
         }
         added
     }
     fn take(&mut self) -> Result<Option<Used>, Dead> {
-        let taken = self.desk.take();
+        let taken = self.port.take();
         taken.map(|used| {
             used.map(|mut used| {
                 (self.taken)(&mut used);
@@ -134,26 +133,26 @@ impl Port<List> for Faulty<'_> {
         })
     }
     fn rearm(&mut self) -> bool {
-        (self.rearms)(self.desk)
+        (self.rearms)(self.port)
     }
     fn give_up_request(&mut self) {
         if self.gives_up {
-            self.desk.give_up_request()
+            self.port.give_up_request()
         }
     }
     fn end(&mut self, mut batch: List, mut how: Ended) {
         (self.ended)(&mut batch, &mut how);
-        if self.tells {
-            self.desk.end(batch, how)
+        if self.ends {
+            self.port.end(batch, how)
         }
     }
     fn broke(&mut self, why: &'static str) {
-        self.desk.broke(why)
+        self.port.broke(why)
     }
 }
 
-wrong! {
-    /// Lets callers join the flush that is in flight already.
+mutant! {
+    /// Lets callers join the flush in flight (R1).
     JoinsInFlight { late: List }
 
     fn arrive(&mut self, caller: u8) -> Result<(), Refused> {
@@ -163,9 +162,9 @@ wrong! {
         }
         self.real.arrive(caller).map_err(|(why, _)| why)
     }
-    fn drain(&mut self, desk: &mut Desk) {
+    fn drain(&mut self, port: &mut ModelPort) {
         let Self { real, late } = self;
-        real.drain(&mut Faulty::new(desk, &mut |batch, _| batch.0.append(&mut late.0)))
+        real.drain(&mut Faulty::new(port, &mut |batch, _| batch.0.append(&mut late.0)))
     }
 }
 
@@ -174,39 +173,39 @@ fn a_flush_in_flight_does_not_count() {
     must_violate::<JoinsInFlight>("durability", |_| false);
 }
 
-wrong! {
-    /// Believes the used element, whatever the response says.
-    BelievesTheRing {}
+mutant! {
+    /// Takes each used element for the answer to the flush in flight (R3).
+    BelievesTheElement {}
 
     const STRICT: bool = false;
 
-    fn drain(&mut self, desk: &mut Desk) {
+    fn drain(&mut self, port: &mut ModelPort) {
         self.real.drain(&mut Faulty {
             taken: |used| {
                 if used.value == UNANSWERED {
                     used.value = 0;
                 }
             },
-            ..Faulty::new(desk, &mut unchanged)
+            ..Faulty::new(port, &mut unchanged)
         })
     }
 }
 
 #[test]
 fn a_late_answer_does_not_count() {
-    must_violate::<BelievesTheRing>("durability", |_| false);
+    must_violate::<BelievesTheElement>("durability", |_| false);
 }
 
-wrong! {
-    /// Posts a request again while an answer to it is to come.
+mutant! {
+    /// Posts a request again while an answer to it is to come (R4).
     ReusesTheRequest {}
 
     const STRICT: bool = false;
 
-    fn reset(&mut self, unread: Option<Used>, desk: &mut Desk) {
+    fn reset(&mut self, unread: Option<Used>, port: &mut ModelPort) {
         self.real.reset(unread, &mut Faulty {
             gives_up: false,
-            ..Faulty::new(desk, &mut unchanged)
+            ..Faulty::new(port, &mut unchanged)
         })
     }
 }
@@ -219,21 +218,21 @@ fn a_request_that_may_be_answered_late_is_not_reused() {
     must_violate::<ReusesTheRequest>("memory", |_| false);
 }
 
-wrong! {
-    /// Sees that an answer is a late one, and sends the flush again into the same ring.
+mutant! {
+    /// Sends the flush again into the same ring after a late answer (R5).
     SendsAgain {}
 
     const STRICT: bool = false;
 
-    fn drain(&mut self, desk: &mut Desk) {
+    fn drain(&mut self, port: &mut ModelPort) {
         self.real.drain(&mut Faulty {
             gives_up: false,
             rearms: |_| false,
-            ..Faulty::new(desk, &mut unchanged)
+            ..Faulty::new(port, &mut unchanged)
         });
         if !self.real.is_quiet() && !self.real.expects_answer() {
-            self.real.reset(None, desk);
-            self.real.start(Responses::Direct, desk);
+            self.real.reset(None, port);
+            self.real.start(Responses::Direct, port);
         }
     }
 }
@@ -245,18 +244,18 @@ fn a_ring_out_of_step_is_not_used() {
     });
 }
 
-wrong! {
-    /// Sees that a ring is out of step, and does not wait until the host has nothing in flight.
+mutant! {
+    /// Does not wait for the surplus answer (R5).
     DoesNotWait {}
 
-    fn drain(&mut self, desk: &mut Desk) {
+    fn drain(&mut self, port: &mut ModelPort) {
         let expected = self.real.expects_answer();
-        self.real.drain(desk);
+        self.real.drain(port);
         if expected && !self.real.is_quiet() && !self.real.expects_answer() {
-            // The element that it waits for seems to be there.
+            // Claims that the element it waits for is there.
             self.real.drain(&mut Faulty {
                 rearms: |_| true,
-                ..Faulty::new(desk, &mut unchanged)
+                ..Faulty::new(port, &mut unchanged)
             });
         }
     }
@@ -267,33 +266,33 @@ fn a_ring_out_of_step_is_not_reset_too_early() {
     must_violate::<DoesNotWait>("count", |_| false);
 }
 
-wrong! {
-    /// Does not look for a surplus answer when nothing is in flight any more.
-    DoesNotLook {}
+mutant! {
+    /// Does not check for a surplus answer when it takes the last answer (R6).
+    DoesNotCheck {}
 
-    fn drain(&mut self, desk: &mut Desk) {
+    fn drain(&mut self, port: &mut ModelPort) {
         self.real.drain(&mut Faulty {
             rearms: |_| false,
-            ..Faulty::new(desk, &mut unchanged)
+            ..Faulty::new(port, &mut unchanged)
         })
     }
 }
 
 #[test]
 fn a_surplus_answer_without_an_interrupt_is_found() {
-    must_violate::<DoesNotLook>("progress", |event| {
+    must_violate::<DoesNotCheck>("progress", |event| {
         matches!(event, GiveUp | NeedsReset | Vanish)
     });
 }
 
-wrong! {
-    /// Does not look for a surplus answer before it sends.
+mutant! {
+    /// Does not check for a surplus answer before it sends (R6).
     OverwritesAnswers {}
 
-    fn pump(&mut self, desk: &mut Desk) {
+    fn pump(&mut self, port: &mut ModelPort) {
         self.real.pump(&mut Faulty {
             rearms: |_| false,
-            ..Faulty::new(desk, &mut unchanged)
+            ..Faulty::new(port, &mut unchanged)
         })
     }
 }
@@ -305,8 +304,8 @@ fn a_surplus_answer_is_found_before_it_is_overwritten() {
     });
 }
 
-wrong! {
-    /// Keeps a packed ring after it has lost a flush.
+mutant! {
+    /// Keeps a packed ring after it has lost a flush (R9).
     KeepsThePackedRing {}
 
     fn has_lost(&self) -> bool {
@@ -315,26 +314,26 @@ wrong! {
 }
 
 #[test]
-fn a_packed_ring_does_not_stand_late_answers() {
+fn a_packed_ring_is_not_kept() {
     must_violate_in::<KeepsThePackedRing>(PACKED, "progress", |event| {
         matches!(event, GiveUp | NeedsReset | Vanish)
     });
 }
 
-wrong! {
-    /// Does not look for an answer that came before the driver had its queue.
+mutant! {
+    /// Does not check for an answer that came before the driver had its queue (R6).
     StartsBlindly {}
 
-    fn start(&mut self, desk: &mut Desk) {
-        self.real.start(desk.host.setup.responses(), &mut Faulty {
+    fn start(&mut self, port: &mut ModelPort) {
+        self.real.start(port.host.setup.responses(), &mut Faulty {
             rearms: |_| false,
-            ..Faulty::new(desk, &mut unchanged)
+            ..Faulty::new(port, &mut unchanged)
         })
     }
-    fn pump(&mut self, desk: &mut Desk) {
+    fn pump(&mut self, port: &mut ModelPort) {
         self.real.pump(&mut Faulty {
             rearms: |_| false,
-            ..Faulty::new(desk, &mut unchanged)
+            ..Faulty::new(port, &mut unchanged)
         })
     }
 }
@@ -346,12 +345,12 @@ fn an_answer_before_the_start_is_found() {
     });
 }
 
-wrong! {
-    /// Takes a late answer for a sign that the host has seen the request.
+mutant! {
+    /// Does not notify the host of a request whose descriptor a late answer has used up (R5).
     ForgetsToNotify {}
 
-    fn drain(&mut self, desk: &mut Desk) {
-        self.real.drain(desk);
+    fn drain(&mut self, port: &mut ModelPort) {
+        self.real.drain(port);
         if !self.real.is_quiet() && !self.real.expects_answer() {
             self.real.take_notify();
         }
@@ -365,12 +364,12 @@ fn the_host_is_notified_in_spite_of_a_late_answer() {
     });
 }
 
-wrong! {
-    /// Goes on after it has lost a flush behind a mapping.
+mutant! {
+    /// Goes on after it has lost a flush behind a mapping (R7).
     IgnoresMappings {}
 
-    fn start(&mut self, desk: &mut Desk) {
-        self.real.start(Responses::Direct, desk)
+    fn start(&mut self, port: &mut ModelPort) {
+        self.real.start(Responses::Direct, port)
     }
 }
 
@@ -379,15 +378,15 @@ fn a_mapped_request_is_not_lost() {
     must_violate_in::<IgnoresMappings>(MAPPED, "memory", |_| false);
 }
 
-wrong! {
+mutant! {
     /// Forgets the batch in flight when the queue is lost.
     LosesOnReset {}
 
-    fn reset(&mut self, _: Option<Used>, desk: &mut Desk) {
+    fn reset(&mut self, _: Option<Used>, port: &mut ModelPort) {
         let unread = Used { len: RESPONSE_LEN, value: 0 };
         self.real.reset(Some(unread), &mut Faulty {
-            tells: false,
-            ..Faulty::new(desk, &mut unchanged)
+            ends: false,
+            ..Faulty::new(port, &mut unchanged)
         });
     }
 }
@@ -399,17 +398,17 @@ fn no_caller_is_lost_on_reset() {
     });
 }
 
-wrong! {
-    /// Does not tell what the host has answered before the reset.
+mutant! {
+    /// Ignores an answer that was not read before the reset.
     IgnoresTheUnread {}
 
-    fn reset(&mut self, _: Option<Used>, desk: &mut Desk) {
-        self.real.reset(None, desk);
+    fn reset(&mut self, _: Option<Used>, port: &mut ModelPort) {
+        self.real.reset(None, port);
     }
 }
 
 #[test]
-fn an_error_is_told_once() {
+fn an_error_is_reported() {
     must_violate::<IgnoresTheUnread>("errors", |event| {
         !matches!(
             event,
@@ -418,12 +417,12 @@ fn an_error_is_told_once() {
     });
 }
 
-wrong! {
+mutant! {
     /// Ends a batch from its last caller to its first.
     Reverses {}
 
-    fn drain(&mut self, desk: &mut Desk) {
-        self.real.drain(&mut Faulty::new(desk, &mut |batch, _| batch.0.reverse()))
+    fn drain(&mut self, port: &mut ModelPort) {
+        self.real.drain(&mut Faulty::new(port, &mut |batch, _| batch.0.reverse()))
     }
 }
 
@@ -432,12 +431,12 @@ fn bios_end_in_order() {
     must_violate::<Reverses>("order", |_| false);
 }
 
-wrong! {
+mutant! {
     /// Ends the first caller of a batch twice.
     EndsTwice {}
 
-    fn drain(&mut self, desk: &mut Desk) {
-        self.real.drain(&mut Faulty::new(desk, &mut |batch, _| {
+    fn drain(&mut self, port: &mut ModelPort) {
+        self.real.drain(&mut Faulty::new(port, &mut |batch, _| {
             let first = batch.0.first().copied();
             batch.0.extend(first);
         }))
@@ -449,21 +448,21 @@ fn each_caller_ends_once() {
     must_violate::<EndsTwice>("once", |_| false);
 }
 
-wrong! {
+mutant! {
     /// Keeps the batch in flight when it breaks, and acknowledges it later.
     AcknowledgesAfterBreak { broken: bool }
 
-    fn fail(&mut self, desk: &mut Desk) {
+    fn fail(&mut self, port: &mut ModelPort) {
         if self.real.expects_answer() {
             self.broken = true;
-            desk.broke(flush_model::GIVEN_UP);
+            port.broke(flush_model::GIVEN_UP);
             return;
         }
-        self.real.fail(flush_model::GIVEN_UP, desk)
+        self.real.fail(flush_model::GIVEN_UP, port)
     }
-    fn pump(&mut self, desk: &mut Desk) {
+    fn pump(&mut self, port: &mut ModelPort) {
         if !self.broken {
-            self.real.pump(desk);
+            self.real.pump(port);
         }
     }
 }
@@ -473,16 +472,16 @@ fn each_caller_ends_on_break() {
     must_violate::<AcknowledgesAfterBreak>("broken", |_| false);
 }
 
-wrong! {
-    /// Sends a second flush while one is in flight.
+mutant! {
+    /// Sends a second flush while one is in flight (R2).
     SendsTwo {}
 
-    fn pump(&mut self, desk: &mut Desk) {
+    fn pump(&mut self, port: &mut ModelPort) {
         if self.real.expects_answer() {
-            let _ = desk.add(&List(vec![0]));
+            let _ = port.add(&List(vec![0]));
             return;
         }
-        self.real.pump(desk)
+        self.real.pump(port)
     }
 }
 
@@ -491,18 +490,18 @@ fn one_flush_is_in_flight() {
     must_violate::<SendsTwo>("coalescing", |_| false);
 }
 
-wrong! {
-    /// Takes a failed flush for a good one.
+mutant! {
+    /// Takes a failed flush for a successful one.
     IgnoresErrors {}
 
-    fn drain(&mut self, desk: &mut Desk) {
+    fn drain(&mut self, port: &mut ModelPort) {
         self.real.drain(&mut Faulty {
             taken: |used| {
                 if used.value != UNANSWERED {
                     used.value = 0;
                 }
             },
-            ..Faulty::new(desk, &mut unchanged)
+            ..Faulty::new(port, &mut unchanged)
         })
     }
 }
@@ -512,12 +511,12 @@ fn errors_are_reported() {
     must_violate::<IgnoresErrors>("durability", |_| false);
 }
 
-wrong! {
-    /// Fails the callers from which a reset takes the queue.
+mutant! {
+    /// Fails the callers instead of recovering the device.
     FailsOnReset {}
 
-    fn recover(&mut self, desk: &mut Desk) -> bool {
-        self.real.fail("a reset did not help", desk);
+    fn recover(&mut self, port: &mut ModelPort) -> bool {
+        self.real.fail("a reset did not help", port);
         false
     }
 }
@@ -527,19 +526,34 @@ fn no_caller_fails_on_recovery() {
     must_violate::<FailsOnReset>("errors", |_| false);
 }
 
-wrong! {
-    /// Does not try again what failed for want of memory.
-    ForgetsTheWaiting {}
+mutant! {
+    /// Recovers the device each time it needs that (R8).
+    RecoversForEver {}
 
-    fn pump(&mut self, desk: &mut Desk) {
+    fn recover(&mut self, _: &mut ModelPort) -> bool {
+        self.real.quiesce();
+        true
+    }
+}
+
+#[test]
+fn recoveries_end() {
+    must_violate::<RecoversForEver>("progress", |_| false);
+}
+
+mutant! {
+    /// Does not try again what failed for want of memory.
+    DoesNotRetry {}
+
+    fn pump(&mut self, port: &mut ModelPort) {
         self.real.pump(&mut Faulty {
             retries: false,
-            ..Faulty::new(desk, &mut unchanged)
+            ..Faulty::new(port, &mut unchanged)
         })
     }
 }
 
 #[test]
 fn want_of_memory_is_not_forgotten() {
-    must_violate::<ForgetsTheWaiting>("progress", |_| false);
+    must_violate::<DoesNotRetry>("progress", |_| false);
 }

@@ -1,38 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the world needs of an engine, so that a faulty one can take its place.
+//! The interface of an engine under test, so that a mutant can take the real one's place.
 
 use crate::{
     callers::List,
-    desk::Desk,
     engine::{
         Engine,
         Join,
         Refused,
         Used, //
-    }, //
+    },
+    port::ModelPort, //
 };
 use std::{
     fmt::Debug,
     hash::Hash, //
 };
 
-/// The engine under test.
+/// The driver's engine.
 pub type Real = Engine<List>;
 
 /// An engine: the real one, or one around it with a fault. Each function does what the real
 /// engine's does, unless it is overridden.
 #[allow(missing_docs)]
-pub trait Flush: Clone + Debug + Default + Eq + Hash {
-    /// Whether to look for what does no harm by itself: a flush too many, an answer that is not
-    /// awaited. Where that would only come before the point that is to be made, it is not.
+pub trait UnderTest: Clone + Debug + Default + Eq + Hash {
+    /// Whether harmless violations count: a flush too many, an answer that is not waited for.
+    /// False for a mutant that would be found by them before the violation that it is about.
     const STRICT: bool = true;
 
     fn real(&self) -> &Real;
     fn real_mut(&mut self) -> &mut Real;
 
-    fn start(&mut self, desk: &mut Desk) {
-        self.real_mut().start(desk.host.setup.responses(), desk)
+    fn start(&mut self, port: &mut ModelPort) {
+        self.real_mut().start(port.host.setup.responses(), port)
     }
     fn arrive(&mut self, caller: u8) -> Result<(), Refused> {
         self.real_mut().arrive(caller).map_err(|(why, back)| {
@@ -40,30 +40,30 @@ pub trait Flush: Clone + Debug + Default + Eq + Hash {
             why
         })
     }
-    fn pump(&mut self, desk: &mut Desk) {
-        self.real_mut().pump(desk)
+    fn pump(&mut self, port: &mut ModelPort) {
+        self.real_mut().pump(port)
     }
-    fn drain(&mut self, desk: &mut Desk) {
-        self.real_mut().drain(desk)
+    fn drain(&mut self, port: &mut ModelPort) {
+        self.real_mut().drain(port)
     }
-    fn reset(&mut self, unread: Option<Used>, desk: &mut Desk) {
-        self.real_mut().reset(unread, desk)
+    fn reset(&mut self, unread: Option<Used>, port: &mut ModelPort) {
+        self.real_mut().reset(unread, port)
     }
     fn has_lost(&self) -> bool {
         self.real().has_lost()
     }
-    fn recover(&mut self, desk: &mut Desk) -> bool {
-        self.real_mut().recover(desk)
+    fn recover(&mut self, port: &mut ModelPort) -> bool {
+        self.real_mut().recover(port)
     }
-    fn fail(&mut self, desk: &mut Desk) {
-        self.real_mut().fail(GIVEN_UP, desk)
+    fn fail(&mut self, port: &mut ModelPort) {
+        self.real_mut().fail(GIVEN_UP, port)
     }
 }
 
 /// Why the driver gives up by itself.
 pub const GIVEN_UP: &str = "the driver gives up";
 
-impl Flush for Real {
+impl UnderTest for Real {
     fn real(&self) -> &Real {
         self
     }
