@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The kernel source: the user's own tree, or Debian's, fetched and verified."""
+"""The kernel source: the user's own tree, or Debian's, fetched and verified.
 
+kernel.pin names the source of Debian's, so that a checkout always builds the same kernel.
+"""
+
+import contextlib
+import dataclasses
 import hashlib
 import os
 import re
@@ -17,8 +22,15 @@ import steps
 
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-PREFERRED = "linux-source-7.3"
+PIN = settings.ROOT / "scripts/kernel.pin"
 SUITES = ("trixie-backports", "sid", "experimental")
+
+# A file in the project's own tree: the digest that was asked for, what was unpacked, its digest.
+NOTE = ".virtio-pmem-rust.source"
+
+# What is in a tree but not in a kernel, as find's conditions.
+NOT_BUILT = [word for path in ("./.*", "./MAINTAINERS", "./Documentation/*", "*/__pycache__/*")
+             for word in ("!", "-path", path)]
 
 
 def version(tree):
@@ -55,6 +67,42 @@ def check(tree):
 
 
 # Debian's source package
+
+@dataclasses.dataclass(frozen=True)
+class Pin:
+    """A kernel source of Debian: the name of its tarball in the cache, and its SHA-256."""
+    name: str
+    sha256: str
+
+    @property
+    def package(self):
+        """The package and its version, as apt-get names them: linux-source-7.3=7.3.4-1."""
+        return self.name.partition(".tar.")[0].replace("_", "=")
+
+    @property
+    def path(self):
+        """Where the tarball is kept."""
+        return settings.cache() / self.name
+
+    def is_kept(self):
+        """Return whether the tarball is in the cache, and whole."""
+        return self.path.exists() and file_digest(self.path) == self.sha256
+
+
+def read_pin():
+    """Return the pinned source."""
+    (line,) = (line for line in PIN.read_text(encoding="ascii").splitlines()
+               if not line.startswith("#"))
+    sha256, name = line.split()
+    return Pin(name, sha256)
+
+
+def write_pin(pin):
+    """Pin another source."""
+    PIN.write_text("# SPDX-License-Identifier: GPL-2.0\n"
+                   "# The kernel source: its SHA-256 and name. 'make bump' writes this file.\n"
+                   f"{pin.sha256}  {pin.name}\n", encoding="ascii")
+
 
 class Apt:
     """A private apt configuration: the user's sources and lists stay as they are."""
@@ -98,20 +146,24 @@ class Apt:
         self.get("update", "--error-on=any")
 
     def newest(self):
-        """Return the name of the newest source package."""
+        """Return the newest source package and its version, as apt-get names them, or None."""
         names = (steps.output(self.command("apt-cache", "pkgnames", "linux-source-")) or "").split()
         found = [tuple(map(int, m[1].split("."))) for m in
                  (re.fullmatch(r"linux-source-(\d+\.\d+)", name) for name in names) if m]
-        return f"linux-source-{'.'.join(map(str, max(found)))}" if found else None
+        if not found:
+            return None
+        name = f"linux-source-{'.'.join(map(str, max(found)))}"
+        text = steps.output(self.command("apt-cache", "policy", name)) or ""
+        return f"{name}={re.search(r'Candidate: (.*)', text)[1]}"
 
-    def has(self, name):
-        """Tell whether a package is in the lists."""
-        return bool(steps.output(self.command("apt-cache", "show", name)))
+    def has(self, package):
+        """Return whether a package, or one version of it, is in the lists."""
+        return bool(steps.output(self.command("apt-cache", "show", package)))
 
-    def download(self, name):
+    def download(self, package):
         """Download a package; apt checks it against the signed lists."""
-        self.get("download", name, append=True)
-        return next(self.folder.glob(f"{name}_*.deb"))
+        self.get("download", package, append=True)
+        return next(self.folder.glob(f"{package.partition('=')[0]}_*.deb"))
 
 
 def file_digest(path):
@@ -123,19 +175,8 @@ def file_digest(path):
     return value.hexdigest()
 
 
-def cached():
-    """Return the newest tarball in the cache that is whole."""
-    notes = settings.cache().glob("linux-source-*.sha256")
-    for note in sorted(notes, key=lambda path: tuple(map(int, re.findall(r"\d+", path.name))),
-                       reverse=True):
-        tarball = note.with_suffix("")
-        if tarball.exists() and file_digest(tarball) == note.read_text(encoding="ascii").strip():
-            return tarball
-    return None
-
-
-def fetch():
-    """Download Debian's source package, keep its tarball in the cache."""
+def check_fetching():
+    """Refuse a machine on which Debian's source cannot be fetched."""
     packages.need("source")
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise steps.Trouble(
@@ -144,34 +185,58 @@ def fetch():
         )
     if not Path(KEYRING).exists():
         raise steps.Trouble(f"{KEYRING} is missing: install debian-archive-keyring")
-    cache = settings.cache()
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as folder:
-        folder = Path(folder)
-        apt = Apt(folder)
+
+
+def extract(apt, package):
+    """Download a source package and keep its tarball in the cache; return what it is."""
+    deb = apt.download(package)
+    content = apt.folder / "deb"
+    steps.run(["dpkg-deb", "-x", deb, content], apt.log, append=True)
+    source = next(content.glob("usr/src/linux-source-*.tar.*"))
+    found = Pin(f"{package.replace('=', '_')}.tar{source.suffix}", file_digest(source))
+    os.replace(source, found.path)
+    return found
+
+
+@contextlib.contextmanager
+def private_apt():
+    """Provide an Apt in a temporary folder of the cache."""
+    settings.cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.cache(), prefix=".fetch-") as folder:
+        yield Apt(Path(folder))
+
+
+def fetch(pin):
+    """Download the pinned source; if Debian has it no more, the newest one."""
+    check_fetching()
+    with private_apt() as apt:
+        for suites in (SUITES[:1], SUITES):
+            apt.update(suites)
+            if apt.has(pin.package):
+                found = extract(apt, pin.package)
+                if found.sha256 != pin.sha256:
+                    raise steps.Trouble(f"{found.path} is not what {PIN.name} asks for: its "
+                                        f"SHA-256 is {found.sha256}")
+                return found
+        package = apt.newest()
+        if package is None:
+            raise steps.Trouble(f"none of {', '.join(SUITES)} has a kernel source: give KDIR=")
+        return extract(apt, package)
+
+
+def newest():
+    """Return the newest source of the first suite, downloaded."""
+    check_fetching()
+    with private_apt() as apt:
         apt.update(SUITES[:1])
-        name = PREFERRED
-        if not apt.has(name):
-            apt.update(SUITES)
-            name = apt.newest()
-            if name is None:
-                raise steps.Trouble(
-                    f"none of {', '.join(SUITES)} has a kernel source: give KDIR="
-                )
-            steps.say(f"{PREFERRED} is gone from {SUITES[0]}; using {name}")
-        package = apt.download(name)
-        steps.run(["dpkg-deb", "-x", package, folder / "deb"], apt.log, append=True)
-        source = next((folder / "deb/usr/src").glob(f"{name}.tar.*"))
-        tarball = cache / f"{package.stem.rsplit('_', 1)[0]}.tar{source.suffix}"
-        note = tarball.with_name(tarball.name + ".sha256")
-        os.replace(source, tarball)
-        # Written last: a tarball without it is not trusted.
-        note.write_text(file_digest(tarball) + "\n", encoding="ascii")
-    return tarball
+        package = apt.newest()
+        if package is None:
+            raise steps.Trouble(f"{SUITES[0]} has no kernel source")
+        return extract(apt, package)
 
 
-def unpack(tarball, target):
-    """Unpack a tarball; the tree gets its name only when it is whole."""
+def unpack(tarball, target, note=""):
+    """Unpack a tarball; the tree gets its name only when it is whole, with a note of its origin."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(".unpack-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -180,6 +245,8 @@ def unpack(tarball, target):
         steps.run(["tar", "-xf", tarball, "-C", folder, "--strip-components=1"],
                   steps.log_path("kernel-source"), append=True)
         folder.chmod(0o755)
+        (folder / NOTE).write_text(note, encoding="ascii")
+        shutil.rmtree(target, ignore_errors=True)
         os.replace(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -187,15 +254,32 @@ def unpack(tarball, target):
 
 def own():
     """Return the project's own tree, fetched and unpacked if need be."""
-    tree = settings.BUILD / "linux"
-    if not tree.exists():
-        tarball = cached()
-        if tarball is None:
+    tree, pin = settings.BUILD / "linux", read_pin()
+    try:
+        wanted, name, _ = (tree / NOTE).read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        wanted = None
+    if wanted != pin.sha256:
+        found = pin
+        if not pin.is_kept():
             with steps.step("fetch the kernel source"):
-                tarball = fetch()
-        with steps.step(f"unpack {tarball.name}"):
-            unpack(tarball, tree)
+                found = fetch(pin)
+        with steps.step(f"unpack {found.name}"):
+            unpack(found.path, tree, f"{pin.sha256} {found.name} {found.sha256}\n")
+        name = found.name
+    if name != pin.name:
+        steps.say(f"Debian has {pin.package} no more, which {PIN.name} asks for: {name} is used")
     return tree
+
+
+def digest(tree):
+    """Return the digest of the project's own tree: its tarball, and all files written since."""
+    value = hashlib.sha256((tree / NOTE).read_text(encoding="ascii").split()[2].encode())
+    # Unpacked files have the time stamps of the tarball, which are older than the note.
+    names = steps.output(["find", ".", "-newer", NOTE, "-type", "f", *NOT_BUILT], cwd=tree)
+    for name in sorted(names.splitlines()):
+        value.update(f"{name} {file_digest(tree / name)}\n".encode())
+    return value.hexdigest()
 
 
 def given():

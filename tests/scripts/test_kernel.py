@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kernel trees, configurations and their checks."""
 
+import os
+import re
+import shutil
 import tarfile
 
 import kernel_pieces
@@ -55,24 +58,93 @@ def test_tree_that_was_built_in_place_is_refused(tmp_path):
         kernel_source.check(tmp_path)
 
 
-def cache_tarball(folder, name):
-    """Put a verified tarball into a cache."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_text(name)
-    note = path.with_name(name + ".sha256")
-    note.write_text(kernel_source.file_digest(path) + "\n")
-    return path
+class Debian(kernel_source.Apt):
+    """Debian's archive, as its apt shows it: versions and contents of source packages."""
+    packages = {}
+    downloads = []
+
+    def update(self, suites):
+        """Nothing has to be fetched."""
+
+    def has(self, package):
+        return package in self.packages
+
+    def newest(self):
+        return max(self.packages, default=None)
+
+    def download(self, package):
+        """Return what dpkg-deb unpacks in the stead of a package."""
+        self.downloads.append(package)
+        (self.folder / "content").write_text(self.packages[package])
+        return self.folder / "content"
 
 
-def test_newest_whole_tarball_of_the_cache_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert kernel_source.cached() is None
-    old = cache_tarball(settings.cache(), "linux-source-7.9_7.9.1-1.tar.xz")
-    new = cache_tarball(settings.cache(), "linux-source-7.10_7.10.2-1.tar.xz")
-    assert kernel_source.cached() == new
-    new.write_text("half")
-    assert kernel_source.cached() == old
+@pytest.fixture(name="debian")
+def make_debian(tmp_path, monkeypatch):
+    """A made-up archive, and a checkout that pins what is its first package."""
+    unpack = """
+mkdir -p "$3/usr/src/linux-source-7/" && cd "$3/usr/src" && cp "$2" linux-source-7/Makefile &&
+tar -cJf linux-source-7.tar.xz --mtime=@1 --owner=0 --group=0 --numeric-owner linux-source-7
+"""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/dpkg-deb").write_text(f"#!/bin/sh -e\n{unpack}")
+    (tmp_path / "bin/dpkg-deb").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(settings, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(settings, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(kernel_source, "PIN", tmp_path / "kernel.pin")
+    monkeypatch.setattr(kernel_source, "Apt", Debian)
+    monkeypatch.setattr(kernel_source, "check_fetching", lambda: None)
+    monkeypatch.setattr(Debian, "packages", {"linux-source-7.3=7.3.4-1": "VERSION = 7"})
+    monkeypatch.setattr(Debian, "downloads", [])
+    kernel_source.write_pin(kernel_source.newest())
+    Debian.downloads.clear()
+    return Debian
+
+
+def makefile():
+    """Return what tells the made-up sources apart."""
+    return (kernel_source.own() / "Makefile").read_text()
+
+
+def test_the_project_pins_a_source():
+    pin = kernel_source.read_pin()
+    assert re.fullmatch(r"linux-source-[\d.]+=[\w.~+-]+", pin.package)
+    assert re.fullmatch(r"[0-9a-f]{64}", pin.sha256)
+
+
+def test_the_pinned_source_is_used_although_there_is_a_newer_one(debian, capsys):
+    debian.packages["linux-source-7.4=7.4.1-1"] = "VERSION = 8"
+    assert makefile() == "VERSION = 7"
+    kernel_source.read_pin().path.write_text("half")
+    assert makefile() == "VERSION = 7" and debian.downloads == []  # it is unpacked
+    shutil.rmtree(settings.BUILD)
+    assert makefile() == "VERSION = 7" and debian.downloads == ["linux-source-7.3=7.3.4-1"]
+    assert "no more" not in capsys.readouterr().err
+
+
+def test_another_pin_is_another_tree(debian):
+    makefile()
+    debian.packages["linux-source-7.4=7.4.1-1"] = "VERSION = 8"
+    kernel_source.write_pin(kernel_source.newest())
+    assert makefile() == "VERSION = 8"
+
+
+def test_the_newest_source_is_used_if_the_pinned_one_is_gone(debian, capsys):
+    kernel_source.read_pin().path.unlink()
+    debian.packages = {"linux-source-7.4=7.4.1-1": "VERSION = 8"}
+    for _ in range(2):
+        assert makefile() == "VERSION = 8"
+        assert "linux-source-7.3=7.3.4-1 no more" in capsys.readouterr().err
+    assert debian.downloads == ["linux-source-7.4=7.4.1-1"]
+
+
+def test_a_source_that_is_not_the_pinned_one_is_refused(debian):
+    kernel_source.read_pin().path.unlink()
+    debian.packages = {"linux-source-7.3=7.3.4-1": "VERSION = 666"}
+    with pytest.raises(steps.Trouble, match="not what kernel.pin asks for"):
+        makefile()
 
 
 def test_tree_gets_its_name_when_it_is_whole(tmp_path, monkeypatch):
