@@ -15,6 +15,7 @@ import zlib
 from collections import defaultdict
 from pathlib import Path
 
+import build_cache
 import graft
 import kernel_source
 import kunit
@@ -33,7 +34,7 @@ OBJECTS = ("drivers/nvdimm/virtio_pmem_rust/virtio_pmem_rust_main.o",
 REASONS = settings.TESTS / "uncovered"
 WANTED = 90  # percent of the lines
 # What is reached by chance is reached each time.
-LIVES = ("pmem_random_kunit.seed=1", "pmem_random_kunit.runs=500")
+RANDOM = ("pmem_random_kunit.seed=1", "pmem_random_kunit.runs=500")
 
 
 def measured(tree):
@@ -223,17 +224,21 @@ def run():
             # All but the Rust code is the same.
             with steps.step("copy the KUnit build"):
                 shutil.copytree(settings.out("kunit"), out, symlinks=True)
-        out.mkdir(parents=True, exist_ok=True)
+                (out / build_cache.STAMP).unlink(missing_ok=True)
+        with steps.step("build coverage (UML)"):
+            kunit.provide("coverage", kdir, out, tools, (".config", "linux", *OBJECTS),
+                          config=["CONFIG_RUST_COVERAGE=y"],
+                          make=[f"RUSTFLAGS_{Path(name).name}={FLAGS}" for name in OBJECTS])
         counters = out / "counters"
         counters.unlink(missing_ok=True)
-        words = kunit.command(
-            tools, out, args=[f"coverage.file={counters}", *LIVES], config="CONFIG_RUST_COVERAGE=y",
-            make=[f"RUSTFLAGS_{Path(name).name}={FLAGS}" for name in OBJECTS])
         with steps.step("coverage (UML)"):
-            steps.run(words, log, cwd=kdir)
+            failed = kunit.counts(kunit.execute(kdir, out, log, f"coverage.file={counters}",
+                                                *RANDOM))[1]
+        if failed:
+            raise steps.Trouble(f"{failed} tests failed\nlog: {log}")
         llvm = tools["LLVM"]
         text, binary = out / "coverage.proftext", out / "coverage.profdata"
-        text.write_text(profile(llvm, out / "vmlinux", counters.read_bytes()))
+        text.write_text(profile(llvm, out / "linux", counters.read_bytes()))
         steps.run([toolchain.llvm_tool(llvm, "llvm-profdata"), "merge", "-o", binary, text], log,
                   append=True)
         objects = [word for name in OBJECTS for word in ("--object", out / name)][1:]

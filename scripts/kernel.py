@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """Build the kernels of the guests, with modules and the initramfs."""
 
-import hashlib
-import json
 import os
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import build_cache
 import config
-import graft
 import initramfs
 import kernel_source
 import packages
@@ -19,6 +17,9 @@ import steps
 import toolchain
 
 KERNELS = ("release", "debug")
+
+# What guests, and the tests in them, read of a build.
+PARTS = (".config", "vmlinux", "modules", "usr/gen_init_cpio")
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,13 @@ class Kernel:
 
 def make_command(kdir, out, tools):
     """Return the start of a command line of the kernel's make."""
-    return ["make", "-C", kdir, f"O={out}", f"-j{os.cpu_count()}", *toolchain.variables(tools)]
+    return ["make", "-C", kdir, f"O={out}", f"-j{os.cpu_count()}",
+            *toolchain.build_variables(kdir, out, tools)]
 
 
-def fingerprint(kdir, name):
-    """Return what a build of the project's own tree depends on."""
-    value = hashlib.sha256((kdir / graft.MANIFEST).read_bytes())
-    value.update(repr(kernel_source.version(kdir)).encode())
-    value.update(config.fragments(name).encode())
-    value.update(repr([settings.get(tool) for tool in settings.TOOLS]).encode())
-    return value.hexdigest()
-
-
-def compile_kernel(kdir, name, out):
+def compile_kernel(kdir, name, out, tools):
     """Configure and build a kernel and its modules."""
-    tools = toolchain.ready(kdir)
     make = make_command(kdir, out, tools)
-    out.mkdir(parents=True, exist_ok=True)
     log = steps.log_path(f"kernel-{name}")
     with steps.step(f"kernel {name}"):
         config.merge(name, out, make)
@@ -77,14 +68,11 @@ def ready(name):
     with steps.alone():
         kdir = kernel_source.tree()
         packages.need("build", "guest")
-        out = settings.out(name)
+        out, tools = settings.out(name), toolchain.ready(kdir)
+        digest = build_cache.key(kdir, tools, config.fragments(name), PARTS)
+        build_cache.provide(name, digest, out, PARTS,
+                            lambda: compile_kernel(kdir, name, out, tools))
         built = Kernel(name, out)
-        stamp, want = out / ".built.json", json.dumps([str(kdir), fingerprint(kdir, name)])
-        # Somebody's own tree changes in ways that only make can see.
-        if settings.get("KDIR") or not stamp.exists() or stamp.read_text() != want:
-            stamp.unlink(missing_ok=True)
-            compile_kernel(kdir, name, out)
-            stamp.write_text(want)
         initramfs.build(built)
         return built
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run the KUnit suites and doctests under UML, with the kernel's own kunit.py."""
 
+import json
 import os
 import re
 import sys
 
+import build_cache
 import kernel_source
 import packages
 import settings
@@ -23,38 +25,64 @@ COMPLAINT = re.compile(r"\bBUG: |WARNING: (?!lib/debugobjects\.c)|"
                        r"ODEBUG: (?!object .* NOT annotated)|kmemleak: +comm \"(?!swapper)")
 
 
-def counts(text):
-    """Return how many tests passed and failed by kunit.py's last line, or None."""
-    found = re.findall(r"Ran \d+ tests: (.*)", text)
-    if not found:
-        return None
-    numbers = {name: int(value) for name, value in re.findall(r"(\w+): (\d+)", found[-1])}
-    bad = sum(numbers.get(name, 0) for name in ("failed", "crashed", "errors"))
-    return numbers.get("passed", 0), bad
+def counts(report):
+    """Return how many tests passed and failed by kunit.py's report."""
+    found = report["misc"]
+    return found["passed"], found["failed"] + found["crashed"] + found["errors"]
 
 
-def command(tools, out, *, args=(), config=None, make=()):
-    """Return kunit.py's command line, with more for the kernel, its configuration and make."""
-    words = [
-        sys.executable, "tools/testing/kunit/kunit.py", "run", "--arch", "um",
-        "--build_dir", out, "--jobs", os.cpu_count(), "--timeout", LIMIT,
-    ]
+def failures(group, path=()):
+    """List the test cases in a report that did not pass, with the suites that they are in."""
+    found = [f"{case['status']}: {'.'.join([*path, case['name']])}"
+             for case in group["test_cases"] if case["status"] not in ("PASS", "SKIP")]
+    for inner in group["sub_groups"]:
+        found += failures(inner, (*path, inner["name"]))
+    return found
+
+
+def command(action, out):
+    """Return the start of kunit.py's command line."""
+    return [sys.executable, "tools/testing/kunit/kunit.py", action, "--arch", "um",
+            "--build_dir", out]
+
+
+def provide(name, kdir, out, tools, parts, *, config=(), make=()):  # pylint: disable=too-many-arguments
+    """Have parts of a UML kernel with the tests; config and make are added to its inputs."""
+    words = [*command("build", out), "--jobs", os.cpu_count()]
+    for path in CONFIGS:
+        words += ["--kunitconfig", path]
+    for line in config:
+        words += ["--kconfig_add", line]
+    for word in (*toolchain.build_variables(kdir, out, tools), *make):
+        words += ["--make_options", word]
+    build_cache.provide(
+        name, build_cache.key(kdir, tools, CONFIGS, config, make, parts), out, parts,
+        lambda: steps.run(words, steps.log_path(f"{name}-build"), cwd=kdir))
+
+
+def execute(kdir, out, log, *args, only=()):
+    """Run the tests of a UML kernel, with more arguments for it; return kunit.py's report."""
+    report = out / "report.json"
+    report.unlink(missing_ok=True)
+    words = [*command("exec", out), "--timeout", LIMIT, "--json", report]
     # Time passes only while all tasks sleep, so timeouts cost nothing but their timer ticks, and
     # random tests can be repeated. KUnit must not count that time.
     for word in ("time-travel=inf-cpu", "kunit.timeout=1000000", "kmemleak.verbose=1",
                  "virtio_pmem_rust.timeout=60", *args):
         words += ["--kernel_args", word]
-    for path in CONFIGS:
-        words += ["--kunitconfig", path]
-    if config:
-        words += ["--kconfig_add", config]
-    for word in (*toolchain.variables(tools), *make):
-        words += ["--make_options", word]
-    return words
+    trouble = None
+    try:
+        steps.run([*words, *only], log, cwd=kdir)
+    except steps.Trouble as error:
+        trouble = error
+    found = json.loads(report.read_text(encoding="utf-8")) if report.exists() else None
+    if trouble and (found is None or not counts(found)[1]):
+        raise trouble
+    return found
 
 
-def lives():
-    """Return the kernel's arguments that have random lives begin with the seed that is given."""
+def random_seed():
+    """Return the kernel's arguments that make the random tests begin with the given seed."""
     seed = settings.get("SEED")
     return [f"pmem_random_kunit.seed={seed}"] if seed else []
 
@@ -73,32 +101,20 @@ def run():
         kdir = kernel_source.tree()
         packages.need("build")
         tools = toolchain.ready(kdir) | {"ARCH": "um"}
-        out = settings.out("kunit")
-        out.mkdir(parents=True, exist_ok=True)
-        log = steps.log_path("kunit")
-        words = [*command(tools, out, args=lives()), *only()]
+        out, log = settings.out("kunit"), steps.log_path("kunit")
+        with steps.step("build kunit (UML)"):
+            provide("kunit", kdir, out, tools, (".config", "linux"))
         with steps.step("kunit (UML)"):
-            trouble = None
-            try:
-                steps.run(words, log, cwd=kdir)
-            except steps.Trouble as error:
-                trouble = error
-    text = log.read_text(errors="replace")
-    found = counts(text)
-    if found is None:
-        raise trouble or steps.Trouble(f"kunit.py did not say how many tests ran\n"
-                                       f"{steps.tail(log)}")
-    passed, failed = found
+            report = execute(kdir, out, log, *random_seed(), only=only())
+    passed, failed = counts(report)
+    for line in failures(report)[:20]:
+        steps.say(line)
+    if failed:
+        steps.say(f"log: {log}")
     complaints = [line for line in (out / "test.log").read_text(errors="replace").splitlines()
                   if COMPLAINT.search(line)]
+    for line in complaints[:20]:
+        steps.say(line)
     if complaints:
-        failed += 1
-        for line in complaints[:20]:
-            steps.say(line)
         steps.say(f"log: {out / 'test.log'}")
-    if trouble:
-        failed = max(failed, 1)
-        for line in re.findall(r"^.*(?:\[FAILED\]|\[CRASHED\]|not ok).*$", text, re.M)[:20]:
-            steps.say(line)
-        steps.say(f"log: {log}")
-    return passed, failed
+    return passed, failed + bool(complaints)

@@ -22,6 +22,7 @@ NEEDS = {
         "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",  # cargo fetches by https
         "make": "make",
         "gcc": "gcc",
+        "ccache": "ccache",
         "libc6-dev": "/usr/include/stdio.h",
         "flex": "flex",
         "bison": "bison",

@@ -78,3 +78,13 @@ def cache():
     """Return the directory that outlives the checkout."""
     base = get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "virtio-pmem-rust"
+
+
+def ccache():
+    """Return the environment in which ccache shares objects among checkouts, within bounds."""
+    return {
+        "CCACHE_DIR": str(cache() / "ccache"),
+        "CCACHE_MAXSIZE": "2G",
+        "CCACHE_BASEDIR": str(ROOT),
+        "CCACHE_NOHASHDIR": "1",
+    }

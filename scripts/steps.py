@@ -77,9 +77,10 @@ def tail(path, lines=TAIL):
 
 
 def environment():
-    """Return the environment for other tools: make's own and our variables left out."""
+    """Return the environment for other tools: without make's own and our variables."""
     ours = {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", *settings.VARIABLES}
-    return {name: value for name, value in os.environ.items() if name not in ours}
+    others = {name: value for name, value in os.environ.items() if name not in ours}
+    return others | settings.ccache()
 
 
 def interrupted(number, _frame):

@@ -2,6 +2,7 @@
 """Find a toolchain that the kernel's `make rustavailable` accepts, or install one."""
 
 import itertools
+import os
 import re
 import shutil
 import tempfile
@@ -123,6 +124,26 @@ def variables(tools):
     return [f"{name}={value}" for name, value in sorted(tools.items())]
 
 
+def build_variables(kdir, out, tools):
+    """Return make's command line arguments for a build of a tree in a directory.
+
+    ccache calls the compiler with relative paths, so that it can share objects among checkouts.
+    __FILE__ is to be a path within the tree all the same.
+    """
+    return [*variables(tools), f"KCFLAGS=-fmacro-prefix-map={os.path.relpath(kdir, out)}/="]
+
+
+def versions(tools):
+    """Return the versions of all that a build's outputs depend on."""
+    return [steps.output(command) for command in (
+        [llvm_tool(tools["LLVM"], "clang"), "--version"],
+        [llvm_tool(tools["LLVM"], "ld.lld"), "--version"],
+        [tools["RUSTC"], "-vV"],
+        [tools["BINDGEN"], "--version"],
+        ["ldd", "--version"],  # the C library, which UML and the build's own tools load
+    )]
+
+
 def find(kdir):
     """Return the first toolchain that the kernel accepts, or None and the reasons."""
     reasons = []
@@ -137,7 +158,9 @@ def find(kdir):
     if not bindgens():
         reasons.append("no bindgen")
     for llvm, tools, bindgen in itertools.product(llvms, rust, bindgens()):
-        tools = {"ARCH": settings.arch(), "LLVM": llvm, "BINDGEN": bindgen, **tools}
+        # Not for HOSTCC: rustc takes that for its linker, and cannot call two words.
+        tools = {"ARCH": settings.arch(), "LLVM": llvm, "CC": f"ccache {llvm_tool(llvm, 'clang')}",
+                 "BINDGEN": bindgen, **tools}
         why = accepted(kdir, tools)
         if not why:
             return tools, []

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """The driver can be chosen in each kind of kernel, and (LONG=1) built there without a warning."""
 
-import os
 import re
 import shutil
 
@@ -10,6 +9,7 @@ import pytest
 from variants import BUILT_IN, COMMON, VARIANTS, Variant
 
 import config
+import kernel as kernels
 import kernel_source
 import settings
 import steps
@@ -33,8 +33,8 @@ class Build:
         self.out = FOLDER / folder
         self.out.mkdir(parents=True, exist_ok=True)
         self.log = steps.log_path(f"build-{folder}")
-        self.make = ["make", "-C", self.kdir, f"O={self.out}", f"-j{os.cpu_count()}",
-                     *toolchain.variables({name: tools[name] for name in tools if tools[name]})]
+        tools = {name: value for name, value in tools.items() if value}
+        self.make = kernels.make_command(self.kdir, self.out, tools)
 
     def configure(self):
         """Write the configuration; return what was asked for and what came out."""

@@ -60,7 +60,7 @@ VARIANTS = {
     "no-hotplug": Variant(MODULE + SLEEP + DEBUG_FS + TRACEPOINTS + off("MEMORY_HOTPLUG")),
     "one-processor": Variant(BUILT_IN + ALL.replace("CONFIG_SMP=y\n", "") + off("SMP")),
     "realtime": Variant(MODULE + ALL + "CONFIG_EXPERT=y\nCONFIG_PREEMPT_RT=y\n"),
-    "gcc": Variant(MODULE + ALL, tools=(("LLVM", ""), ("CC", "gcc"))),
+    "gcc": Variant(MODULE + ALL, tools=(("LLVM", ""), ("CC", "ccache gcc"))),
     "arm64": Variant(MODULE + ALL + "CONFIG_CMDLINE=\"\"\n", arch="arm64"),
     # Debian's libnvdimm is a module, which the kernel crate cannot call.
     "debian": Variant(BUILT_IN + "CONFIG_LIBNVDIMM=y\nCONFIG_DEBUG_INFO_NONE=y\n", debian=True),

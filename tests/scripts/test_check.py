@@ -65,10 +65,10 @@ def test_each_part_has_a_target():
         assert f"\n{names.get(part, part)}:\n" in text
 
 
-def test_random_lives_begin_with_the_seed(monkeypatch):
-    assert kunit.lives() == []
+def test_random_tests_begin_with_the_seed(monkeypatch):
+    assert kunit.random_seed() == []
     monkeypatch.setenv("SEED", "17")
-    assert kunit.lives() == ["pmem_random_kunit.seed=17"]
+    assert kunit.random_seed() == ["pmem_random_kunit.seed=17"]
 
 
 def test_pattern_of_suites(monkeypatch):

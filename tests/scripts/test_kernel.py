@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kernel trees, configurations and their checks."""
 
+import json
 import os
 import re
 import shutil
@@ -184,11 +185,45 @@ def test_fragments_are_well_formed():
         config.options("CONFIG_A y")
 
 
-@pytest.mark.parametrize(("text", "result"), [
-    ("Testing complete. Ran 357 tests: passed: 357", (357, 0)),
-    ("Testing complete. Ran 9 tests: passed: 4, failed: 2, crashed: 1, errors: 1, skipped: 1",
-     (4, 4)),
-    ("make: *** [Makefile] Error 2", None),
+def suite(name, *cases, sub_groups=(), **counts):
+    """Return a part of kunit.py's report."""
+    empty = dict.fromkeys(("passed", "failed", "crashed", "skipped", "errors"), 0)
+    return {"name": name, "test_cases": [{"name": case, "status": status}
+                                         for case, status in cases],
+            "sub_groups": list(sub_groups), "misc": empty | counts}
+
+
+def test_report_of_kunit():
+    inner = suite("suite", ("good", "PASS"), ("bad", "FAIL"), ("none", "SKIP"), ("gone", "ERROR"))
+    report = suite("all", sub_groups=[inner], passed=4, failed=2, crashed=1, errors=1, skipped=1)
+    assert kunit.counts(report) == (4, 4)
+    assert kunit.failures(report) == ["FAIL: suite.bad", "ERROR: suite.gone"]
+
+
+# A kunit.py that reports and ends as the variables say.
+KUNIT = """
+import json, os, sys
+if report := os.environ["REPORT"]:
+    with open(sys.argv[sys.argv.index("--json") + 1], "w") as file:
+        file.write(report)
+sys.exit(int(os.environ["STATUS"]))
+"""
+
+
+@pytest.mark.parametrize(("report", "status", "result"), [
+    (suite("all", passed=3), 0, (3, 0)),
+    (suite("all", passed=3, failed=1), 1, (3, 1)),
+    (suite("all", passed=3), 1, None),  # no test failed, but kunit.py did
+    (None, 1, None),
 ])
-def test_counts_of_kunit(text, result):
-    assert kunit.counts(text) == result
+def test_exit_status_of_kunit(tmp_path, monkeypatch, report, status, result):
+    monkeypatch.setenv("REPORT", json.dumps(report) if report else "")
+    monkeypatch.setenv("STATUS", str(status))
+    path = tmp_path / "tools/testing/kunit/kunit.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(KUNIT)
+    if result:
+        assert kunit.counts(kunit.execute(tmp_path, tmp_path, tmp_path / "log")) == result
+    else:
+        with pytest.raises(steps.Trouble, match="failed"):
+            kunit.execute(tmp_path, tmp_path, tmp_path / "log")

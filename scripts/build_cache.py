@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Keep finished builds in the project's cache folder, so that the next checkout builds nothing.
+
+An archive bears the digest of everything that the build depends on: source, overlay, configuration
+and the toolchain's versions. No path is part of it. An archive holds what later steps read, and no
+objects: a build that continues in a restored directory compiles all of them.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import kernel_source
+import settings
+import steps
+import toolchain
+
+NEWEST = 4  # archives that are kept of each name
+STAMP = ".built"
+
+
+def key(kdir, tools, *parts):
+    """Return the digest of a build's inputs, or None for a tree of the user's own.
+
+    Only make can detect what has changed in such a tree.
+    """
+    if settings.get("KDIR"):
+        return None
+    inputs = (kernel_source.digest(kdir), toolchain.versions(tools), parts)
+    return hashlib.sha256(repr(inputs).encode()).hexdigest()
+
+
+def archive(name, digest):
+    """Return the path of a build's archive."""
+    return settings.cache() / f"builds/{name}-{digest[:32]}.tar.gz"
+
+
+def restore(path, out, parts):
+    """Move the parts of an archive into a directory; return whether that was possible."""
+    if not path.exists():
+        return False
+    with tempfile.TemporaryDirectory(dir=out, prefix=".restore-") as folder:
+        try:
+            # gzip checks a CRC of the whole content.
+            steps.run(["tar", "-xzf", path, "-C", folder], steps.log_path("build-cache"))
+        except steps.Trouble:
+            steps.say(f"{path} is damaged: removed")
+            path.unlink(missing_ok=True)
+            return False
+        for part in parts:
+            target = out / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(Path(folder) / part, target)
+    os.utime(path)  # the oldest ones are removed first
+    return True
+
+
+def keep(path, out, parts):
+    """Write an archive in one step, and remove those of the same name that are too many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, new = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    os.close(handle)
+    try:
+        steps.run(["tar", "-czf", new, "-C", out, *parts], steps.log_path("build-cache"))
+        os.replace(new, path)
+    finally:
+        Path(new).unlink(missing_ok=True)
+    name = path.name.rsplit("-", 1)[0]
+    found = sorted(path.parent.glob(f"{name}-*.tar.gz"), key=lambda one: one.stat().st_mtime)
+    # A killed run leaves its temporary file behind.
+    left = [one for one in path.parent.glob(".new-*")
+            if one.stat().st_mtime < time.time() - 24 * 3600]
+    for one in [*found[:-NEWEST], *left]:
+        one.unlink(missing_ok=True)
+
+
+def provide(name, digest, out, parts, build):
+    """Have the parts of a build in a directory: the ones that are there, or kept, or built now.
+
+    Without a digest they are always built, and never kept.
+    """
+    stamp = out / STAMP
+    out.mkdir(parents=True, exist_ok=True)
+    if digest and stamp.exists() and stamp.read_text() == digest \
+            and all((out / part).exists() for part in parts):
+        return
+    stamp.unlink(missing_ok=True)
+    if digest and restore(archive(name, digest), out, parts):
+        steps.say(f"{name}: built before, taken from {archive(name, digest)}")
+    else:
+        build()
+        if digest:
+            try:
+                keep(archive(name, digest), out, parts)
+            except (OSError, steps.Trouble) as error:
+                steps.say(f"{name}: not kept for another checkout: {error}")
+    if digest:
+        stamp.write_text(digest)
