@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 # A thin front: each target is a tool under scripts/. 'make help' lists targets and variables.
 
-# The tools read these from the environment. In command lines a dollar sign is not for make, which
-# passes it on as it is. In all other values make's own rule holds: $$ for one.
+# The tools read variables from the environment, to which make adds those of its command line. In
+# command lines a dollar sign is not for make, which passes it on as it is. In all other values make's
+# own rule holds: $$ for one.
 override RUN := $(value RUN)
 override QEMU_ARGS := $(value QEMU_ARGS)
-export KDIR ARCH RUSTC RUSTDOC RUSTFMT CLIPPY_DRIVER RUST_LIB_SRC BINDGEN LLVM O
-export DRIVER KERNEL MEM SMP PMEM_SIZE QEMU_ARGS TIMEOUT RUN SCRIPT ACCEL QEMU NO_INSTALL
-export FORCE LINK QUICK CHECK JOBS ROUNDS DELAYS LONG SEED ONLY
+export RUN QEMU_ARGS
 export PYTHONDONTWRITEBYTECODE := 1
 
 tool = @sh scripts/python.sh scripts/
@@ -17,6 +16,7 @@ tool = @sh scripts/python.sh scripts/
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
+	@NO_INSTALL=1 sh scripts/python.sh scripts/settings.py
 
 #: Targets:
 #:   boot        write files in a guest, kill it, find them again in a second guest
@@ -104,35 +104,13 @@ bench:
 lint:
 	$(tool)lint.py
 
-#:   clean       remove build/ with the kernel source in it; the download stays in the cache
+#:   bump        try Debian's newest kernel source, and pin it (scripts/kernel.pin) if the driver
+#:               works there
+.PHONY: bump
+bump:
+	$(tool)bump.py
+
+#:   clean       remove build/ with the kernel source in it; downloads and finished kernels stay
+#:               in the cache
 clean:
 	rm -rf build
-
-#:
-#: Variables (make TARGET NAME=value):
-#:   KDIR=DIR            kernel source; without it Debian's is fetched and verified
-#:   FORCE=1             apply to a git tree with uncommitted changes
-#:   LINK=1              apply links new files, so that an edit in the kernel tree is an edit here
-#:   O=DIR               where kernels are built (build)
-#:   ARCH=x86_64         the guests' architecture
-#:   LLVM= RUSTC= RUSTDOC= RUSTFMT= CLIPPY_DRIVER= BINDGEN= RUST_LIB_SRC=
-#:                       the toolchain, as for the kernel's make; without them it is searched for
-#:   NO_INSTALL=1        name missing packages, install nothing
-#:   KERNEL=release|debug    which kernel to build and boot (release)
-#:   DRIVER=rust|c       which driver the guest loads; none: neither (rust)
-#:   MEM=1G  SMP=2       the guest's memory and processors
-#:   PMEM_SIZE=512M      the size of its virtio-pmem device
-#:   QEMU_ARGS='...'     more arguments for QEMU
-#:   QEMU=PROGRAM        which QEMU (qemu-system-x86_64)
-#:   ACCEL=kvm|tcg       the accelerator; without it KVM if a guest really runs, else TCG
-#:   QUICK=1             a short benchmark with rough figures; lint without clippy
-#:   CHECK=1             bench fails when it clearly misses a target; series builds each commit
-#:   JOBS='1 64'  DELAYS='0 2 10'  ROUNDS=3
-#:                       what is measured: numbers of fio's jobs; by how many milliseconds each
-#:                       of the host's fsyncs takes longer; how often
-#:   LONG=1              run the long tests, too, and all on both kernels; those that decide at
-#:                       random go on for long
-#:   ONLY='PATTERN'      which KUnit suites run, or which of their cases: 'virtio_pmem_late.*'
-#:   SEED=NUMBER         repeats the decisions of a random test, which names the number
-#:   TIMEOUT=SECONDS     after which the guest is killed (600; debug kernel: 1800; shell: a day)
-#:   XDG_CACHE_HOME=DIR  the kernel's download is kept in virtio-pmem-rust/ there (~/.cache)

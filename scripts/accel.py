@@ -37,7 +37,7 @@ def probe(kernel):
 def choose(kernel):
     """Return the accelerator; found out once per QEMU and boot of this machine."""
     if settings.get("ACCEL"):
-        return settings.choice("ACCEL", "", CHOICES)
+        return settings.choice("ACCEL")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     note, key = settings.cache() / f"accel-{os.getuid()}", [boot, settings.qemu()]
     try:

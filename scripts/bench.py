@@ -105,11 +105,12 @@ class Plan:
         return (rates + 8 * len(self.delays)) * (self.seconds + 0.2) + 20 * len(self.delays)
 
 
-def numbers(name, default, least=1):
+def numbers(name, default="", least=1):
     """Return a variable that is a list of whole numbers."""
-    words = settings.get(name, default).split()
+    words = (settings.get(name) or default).split()
     if not words or not all(word.isdecimal() and int(word) >= least for word in words):
-        raise settings.BadSetting(f"{name}={settings.get(name)}: use numbers, like '{default}'")
+        raise settings.BadSetting(f"{name}={settings.get(name)}: use numbers, like "
+                                  f"{settings.VARIABLES[name].form}")
     return tuple(sorted({int(word) for word in words}))
 
 
@@ -117,9 +118,9 @@ def plan():
     """Return the plan that the variables of make describe."""
     quick = settings.flag("QUICK")
     return Plan(
-        delays=numbers("DELAYS", "0 2 10", least=0),
+        delays=numbers("DELAYS", least=0),
         jobs=numbers("JOBS", "1 64" if quick else "1 2 4 8 16 32 64"),
-        rounds=settings.number("ROUNDS", 3),
+        rounds=settings.number("ROUNDS"),
         seconds=0.5 if quick else 1.0,
         warm_up=0.5,
     )
@@ -268,7 +269,7 @@ class Bench:
 
 def machine():
     """Return the guest's memory and processors."""
-    return {"memory": settings.size("MEM", "1G"), "smp": settings.number("SMP", 2)}
+    return {"memory": settings.size("MEM"), "smp": settings.number("SMP")}
 
 
 def run_guest(kernel, folder, wanted, delay, results, *, rounds, counting):

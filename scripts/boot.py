@@ -102,13 +102,13 @@ def power_cycle(kernel, case, size, options):
 def run():
     """Go through the cases; return how many passed and how many failed."""
     options = {
-        "driver": settings.choice("DRIVER", "rust", tuple(DRIVERS)),
-        "memory": settings.size("MEM", "1G"),
-        "smp": settings.number("SMP", 2),
-        "timeout": settings.number("TIMEOUT", 600) if settings.get("TIMEOUT") else None,
+        "driver": settings.choice("DRIVER", tuple(DRIVERS)),
+        "memory": settings.size("MEM"),
+        "smp": settings.number("SMP"),
+        "timeout": settings.number("TIMEOUT"),
     }
-    size = settings.size("PMEM_SIZE", "512M")
-    built = kernels.ready(settings.choice("KERNEL", "release", kernels.KERNELS))
+    size = settings.size("PMEM_SIZE")
+    built = kernels.ready(settings.choice("KERNEL"))
     passed = failed = 0
     for case in CASES:
         name = f"{case[0]}, {'DAX' if case[1] else 'plain'}"

@@ -121,7 +121,7 @@ def main():
     # Bad values are not worth building a kernel for.
     settings.flag("LONG")
     settings.flag("NO_INSTALL")
-    settings.number("SEED", 1)
+    settings.number("SEED")
     names = sys.argv[1:] or wanted()
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
     passed = failed = 0

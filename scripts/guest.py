@@ -401,11 +401,11 @@ def requested():
         raise settings.BadSetting(f"QEMU_ARGS={settings.get('QEMU_ARGS')}: {error}; quote as in a "
                                   "shell") from error
     options = {
-        "driver": settings.choice("DRIVER", "rust", ("rust", "c", "none")),
-        "memory": settings.size("MEM", "1G"),
-        "smp": settings.number("SMP", 2),
+        "driver": settings.choice("DRIVER"),
+        "memory": settings.size("MEM"),
+        "smp": settings.number("SMP"),
         "args": args,
-        "timeout": settings.number("TIMEOUT", 600) if settings.get("TIMEOUT") else None,
+        "timeout": settings.number("TIMEOUT"),
     }
     return options, run
 
@@ -418,8 +418,8 @@ def main():
         raise settings.BadSetting("nothing to run: give RUN='command line' or SCRIPT=file")
     if shell:
         options["timeout"] = options["timeout"] or 24 * 3600
-    size = settings.size("PMEM_SIZE", "512M")
-    built = kernels.ready(settings.choice("KERNEL", "release", kernels.KERNELS))
+    size = settings.size("PMEM_SIZE")
+    built = kernels.ready(settings.choice("KERNEL"))
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="guest-") as folder:
         disk = Disk(Path(folder) / "pmem0", size)
         guest = Guest(built, name=f"guest-{os.getpid()}", pmem=[disk], shell=shell, **options)

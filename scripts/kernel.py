@@ -16,7 +16,7 @@ import settings
 import steps
 import toolchain
 
-KERNELS = ("release", "debug")
+KERNELS = settings.VARIABLES["KERNEL"].choices
 
 # What guests, and the tests in them, read of a build.
 PARTS = (".config", "vmlinux", "modules", "usr/gen_init_cpio")
@@ -79,7 +79,7 @@ def ready(name):
 
 def main():
     """Build the kernels that the command line names."""
-    names = sys.argv[1:] or [settings.choice("KERNEL", "release", KERNELS)]
+    names = sys.argv[1:] or [settings.choice("KERNEL")]
     for name in names:
         print(ready(name).image)
 

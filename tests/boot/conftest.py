@@ -49,7 +49,7 @@ def pytest_configure(config):
     try:
         settings.flag("LONG")
         # Of tests that decide at random; in their names, and the same for all workers.
-        os.environ["SEED"] = str(settings.number("SEED", random.randrange(1, 10 ** 6)))
+        os.environ["SEED"] = str(settings.number("SEED") or random.randrange(1, 10 ** 6))
     except settings.BadSetting as error:
         raise pytest.UsageError(str(error)) from error
 
