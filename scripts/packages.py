@@ -5,12 +5,14 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import settings
 import steps
 
-# What each Debian package is wanted for: a command, or a file when it begins with a slash.
+# Debian's packages, and what proves that each is installed: a command, or a file by its path.
 NEEDS = {
     "source": {
         "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -50,17 +52,19 @@ NEEDS = {
     "lint": {"shellcheck": "shellcheck", "perl": "perl", "git": "git"},
 }
 
-# The administrator's commands are not on everybody's path.
+PAUSE = 5  # seconds before anything is installed
+
+# Not every user has the administrator's commands on the path.
 os.environ["PATH"] += os.pathsep + "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def there(what):
-    """Tell whether a command or file is there."""
+    """Return whether a command or file is there."""
     return Path(what).exists() if what.startswith("/") else bool(shutil.which(what))
 
 
 def missing(*groups):
-    """List the packages that these groups need and that are not there."""
+    """List the packages of these groups that are not installed."""
     found = []
     for group in groups:
         for package, what in NEEDS[group].items():
@@ -81,22 +85,30 @@ def root():
 
 def apt_get(*words):
     """Run apt-get as root."""
-    steps.run(
-        [*(root() or []), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", *words],
-        steps.log_path("install"), append=True,
-    )
+    steps.run([*(root() or []), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y",
+               *words], steps.log_path("install"), append=True)
+
+
+def announce(command):
+    """Print what is about to be run as root; a user at a terminal has time to stop it."""
+    line = "as root: " + " ".join([*(root() or []), *command])
+    if os.environ.get("CI") or not sys.stdin.isatty():
+        steps.say(line)
+        return
+    steps.say(f"{line}\nbegins in {PAUSE} seconds; Ctrl-C stops it")
+    time.sleep(PAUSE)
 
 
 @functools.cache
 def refresh():
-    """Fetch apt's lists, once and if we may; a fresh machine has none."""
+    """Fetch apt's lists, once and if that is allowed; a fresh machine has none."""
     if not settings.flag("NO_INSTALL") and shutil.which("apt-get") and root() is not None:
         with steps.step("apt-get update"):
             apt_get("update")
 
 
 def install(names):
-    """Install Debian packages, or say which ones the user has to install."""
+    """Install Debian packages, or name those that the user has to install."""
     if not names:
         return
     command = f"apt-get install {' '.join(names)}"
@@ -106,13 +118,15 @@ def install(names):
         raise steps.Trouble(f"missing; install what Debian calls: {' '.join(names)}")
     if root() is None:
         raise steps.Trouble(f"missing, and you are not root: sudo {command}")
+    words = ["install", "--no-install-recommends", *names]
+    announce(["apt-get", *words])
     refresh()
     with steps.step(f"install {' '.join(names)}"):
-        apt_get("install", "--no-install-recommends", *names)
+        apt_get(*words)
 
 
 def need(*groups):
-    """See to it that all that these groups need is there."""
+    """Install what is missing of these groups."""
     install(missing(*groups))
     left = missing(*groups)
     if left:

@@ -12,7 +12,11 @@ if ! command -v "$python" >/dev/null; then
 	fi
 	sudo=
 	[ "$(id -u)" = 0 ] || sudo="sudo -n"
-	echo "install python3" >&2
+	echo "as root: apt-get install --no-install-recommends python3 python3-venv" >&2
+	if [ -z "$CI" ] && [ -t 0 ]; then
+		echo "begins in 5 seconds; Ctrl-C stops it" >&2
+		sleep 5
+	fi
 	$sudo apt-get -q update >&2
 	$sudo apt-get -q -y install --no-install-recommends python3 python3-venv >&2
 fi
