@@ -31,13 +31,12 @@ from pathlib import Path
 import accel
 import initramfs
 import kernel as kernels
-import plot
+import python_env
 import settings
 import steps
 from bench_report import (
     DEVICES,
     MANY,
-    MODE_TITLES,
     MODES,
     Count,
     Point,
@@ -51,8 +50,6 @@ from boot import DRIVERS
 from guest import Disk, Guest, GuestError
 
 NODES = {"c": "/dev/pmem0", "rust": "/dev/pmem0", "blk": "/dev/vda"}
-COLOUR_NAMES = {"c": "virtio-pmem, C driver", "rust": "virtio-pmem, Rust driver",
-                "blk": "virtio-blk"}
 SIZE = 256 << 20
 USED = 32 << 20  # of each device; small, so that the host's cache keeps all of it
 FOLDER = settings.BUILD / "bench"
@@ -306,19 +303,10 @@ def measure(kernel, folder, wanted, results):
     return complaints
 
 
-def drawing(results):
-    """Return the rates as SVG: a row for each mode, a column for each host speed."""
-    rows = {}
-    for delay, mode in results.panels():
-        lines = {}
-        for point in results.points(delay, mode):
-            for device, rates in results.rates[point].items():
-                spread = (point.jobs, min(rates), results.median(point, device), max(rates))
-                lines.setdefault(COLOUR_NAMES[device], []).append(spread)
-        title = f"{MODE_TITLES[mode]}, {host_title(delay)}"
-        rows.setdefault(mode, []).append(plot.Panel(title, lines))
-    return plot.svg("Durable 4 KiB random writes per second", "jobs", "writes per second",
-                    list(rows.values()))
+def draw(python, source, target):
+    """Draw the results in a JSON file as SVG."""
+    steps.run([python, settings.ROOT / "scripts/plot.py", source, target],
+              steps.log_path("bench-plot"))
 
 
 def about(kernel, folder, wanted):
@@ -351,7 +339,7 @@ def build():
 def main():
     """Measure, report, and compare with the targets."""
     wanted, check = plan(), settings.flag("CHECK")
-    kernel = build()
+    kernel, python = build(), python_env.python()
     load = os.getloadavg()[0]
     if load > os.cpu_count() + 0.5:
         steps.say(f"the machine is busy (load {load:.1f}): figures will be low, and ratios "
@@ -367,7 +355,7 @@ def main():
         print(f"{name.replace('_', ' ')}: {value}")
     print()
     (FOLDER / "bench.json").write_text(json.dumps(document(results, circumstances), indent=1))
-    (FOLDER / "bench.svg").write_text(drawing(results))
+    draw(python, FOLDER / "bench.json", FOLDER / "bench.svg")
     print(table(results))
     found = targets(results)
     for target in found:

@@ -1,120 +1,77 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Draw panels of lines on logarithmic axes as SVG."""
+"""Draw what bench.py has measured: bench.json as bench.svg, a row for each mode of writing.
 
-import dataclasses
-import math
-from xml.sax.saxutils import escape
+It runs in the project's Python environment, which has matplotlib.
+"""
 
-WIDTH, HEIGHT = 300, 220  # of one panel's axes
-LEFT, TOP, RIGHT, BOTTOM = 56, 34, 14, 40  # around them
-HEADER = 56
-# Told apart by the colour-blind, too.
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")
+import json
+import sys
 
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter, NullFormatter, NullLocator
 
-@dataclasses.dataclass(frozen=True)
-class Panel:
-    """One pair of axes. Lines are {name: [(x, lowest, middle, highest), …]}."""
-    title: str
-    lines: dict
+from bench_report import MODE_TITLES, MODES, host_title
 
-
-def ticks(low, high):
-    """Return the 1-2-5 values that enclose a range."""
-    steps = [
-        factor * 10**power
-        for power in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-        for factor in (1, 2, 5)
-    ]
-    first = max(step for step in steps if step <= low)
-    last = min(step for step in [*steps, 10 * steps[-3]] if step >= high)
-    return [step for step in steps if first <= step <= last] or [first]
+# Colours that colour-blind readers can tell apart.
+LINES = {
+    "c": ("virtio-pmem, C driver", "#d55e00"),
+    "rust": ("virtio-pmem, Rust driver", "#0072b2"),
+    "blk": ("virtio-blk", "#009e73"),
+}
 
 
-def short(value):
-    """Write a tick's value in few characters."""
-    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+def draw_panel(axes, rates):
+    """Draw the rates of one mode and host speed; bars show the spread of the rounds."""
+    for device, (name, colour) in LINES.items():
+        points = sorted((rate["jobs"], rate["median"], min(rate["rounds"]), max(rate["rounds"]))
+                        for rate in rates if rate["device"] == device)
+        if points:
+            jobs, medians, lows, highs = zip(*points, strict=True)
+            spread = [[middle - low for middle, low in zip(medians, lows, strict=True)],
+                      [high - middle for middle, high in zip(medians, highs, strict=True)]]
+            axes.errorbar(jobs, medians, spread, label=name, color=colour, marker="o",
+                          markersize=4)
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(sorted({rate["jobs"] for rate in rates}))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", which="both", color="#e4e4e4")
 
 
-class Scale:
-    """Maps a range of values to a range of pixels, logarithmically."""
-
-    def __init__(self, low, high, start, end):
-        self.low, self.start = math.log(low), start
-        self.factor = (end - start) / ((math.log(high) - self.low) or 1)
-
-    def __call__(self, value):
-        return round(self.start + (math.log(value) - self.low) * self.factor, 1)
-
-
-def text(x, y, words, anchor="middle", more=""):
-    """Return a text element."""
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
-
-
-def line(x1, y1, x2, y2, more):
-    """Return a line element."""
-    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" {more}/>'
-
-
-def draw_line(points, x_at, y_at, colour):
-    """Return one line with its marks; a bar from the lowest to the highest shows the spread."""
-    path = " ".join(f"{x_at(x)},{y_at(middle)}" for x, _, middle, _ in points)
-    found = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>']
-    for x, low, middle, high in points:
-        found += [line(x_at(x), y_at(low), x_at(x), y_at(high), f'stroke="{colour}"'),
-                  f'<circle cx="{x_at(x)}" cy="{y_at(middle)}" r="3" fill="{colour}"/>']
+def figure(rates):
+    """Return the drawing of all rates."""
+    delays = sorted({rate["host_delay_ms"] for rate in rates})
+    modes = [mode for mode in MODES if any(rate["mode"] == mode for rate in rates)]
+    found, grid = plt.subplots(
+        len(modes), len(delays), squeeze=False, sharex=True, sharey=True, layout="constrained",
+        figsize=(max(3.6 * len(delays), 6), 2.9 * len(modes) + 0.8))
+    for mode, row in zip(modes, grid, strict=True):
+        row[0].set_ylabel("writes per second")
+        for delay, axes in zip(delays, row, strict=True):
+            draw_panel(axes, [rate for rate in rates
+                              if (rate["host_delay_ms"], rate["mode"]) == (delay, mode)])
+            axes.set_title(f"{MODE_TITLES[mode]}\n{host_title(delay)}", fontsize="medium")
+    for axes in grid[-1]:
+        axes.set_xlabel("jobs")
+    found.suptitle("Durable 4 KiB random writes per second")
+    names = {label: line for axes in grid.flat
+             for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    found.legend(names.values(), names.keys(), loc="outside lower center", ncols=len(names))
     return found
 
 
-def draw_panel(panel, left, top, xs, y_ticks, colours):
-    """Return a panel's elements."""
-    x_at = Scale(xs[0], xs[-1], left, left + WIDTH)
-    y_at = Scale(y_ticks[0], y_ticks[-1], top + HEIGHT, top)
-    found = [text(left + WIDTH / 2, top - 10, panel.title, more=' font-weight="bold"')]
-    for tick in y_ticks:
-        y = y_at(tick)
-        found += [line(left, y, left + WIDTH, y, 'stroke="#dddddd"'),
-                  text(left - 6, y + 4, short(tick), "end")]
-    for x in xs:
-        found += [line(x_at(x), top + HEIGHT, x_at(x), top + HEIGHT + 4, 'stroke="#444444"'),
-                  text(x_at(x), top + HEIGHT + 17, short(x))]
-    found.append(f'<rect x="{left}" y="{top}" width="{WIDTH}" height="{HEIGHT}" fill="none" '
-                 'stroke="#444444"/>')
-    for name, points in panel.lines.items():
-        found += draw_line(points, x_at, y_at, colours[name])
-    return found
+def main(source, target):
+    """Draw a benchmark's results."""
+    matplotlib.use("svg")
+    # Text stays text, and the same results give the same file.
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "bench"}
+    with open(source, encoding="utf-8") as file:
+        rates = json.load(file)["rates"]
+    figure(rates).savefig(target, metadata={"Date": None})
 
 
-def svg(title, x_title, y_title, rows):
-    """Return a drawing of rows of panels that share their axes."""
-    points = [(name, point) for row in rows for panel in row
-              for name, line_points in panel.lines.items() for point in line_points]
-    names = list(dict.fromkeys(name for name, _ in points))
-    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
-    xs = sorted({point[0] for _, point in points})
-    y_ticks = ticks(min(point[1] for _, point in points), max(point[3] for _, point in points))
-    across, down = LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM
-    width = across * max(len(row) for row in rows) + 20
-    height = HEADER + down * len(rows)
-    found = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" font-family="sans-serif" font-size="12" fill="#222222">',
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        text(20, 24, title, "start", ' font-size="15" font-weight="bold"'),
-    ]
-    x = 20
-    for name in names:
-        found += [f'<circle cx="{x + 5}" cy="40" r="5" fill="{colours[name]}"/>',
-                  text(x + 15, 44, name, "start")]
-        x += 35 + 7 * len(name)
-    for index, row in enumerate(rows):
-        top = HEADER + TOP + down * index
-        middle = top + HEIGHT / 2
-        found.append(text(16, middle, y_title, more=f' transform="rotate(-90 16 {middle})"'))
-        for column, panel in enumerate(row):
-            left = 20 + LEFT + across * column
-            found += draw_panel(panel, left, top, xs, y_ticks, colours)
-            found.append(text(left + WIDTH / 2, top + HEIGHT + 33, x_title))
-    return "\n".join([*found, "</svg>"]) + "\n"
+if __name__ == "__main__":
+    main(*sys.argv[1:])

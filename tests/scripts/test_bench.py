@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0
 """The benchmark understands fio and strace, and calls no target met that is not."""
 
+import itertools
 import json
+import sys
 import xml.etree.ElementTree
 
 import pytest
 
 import bench
 import bench_report
-import plot
 import settings
 import steps
-from bench_report import Count, Point, Results, Target
+from bench_report import DEVICES, MODES, Count, Point, Results, Target
 
 
 def filled(rust=(20000, 21000, 19000)):
@@ -141,20 +142,19 @@ def test_bad_variables(monkeypatch, name, value):
         bench.plan()
 
 
-def test_drawing():
-    results = filled()
-    results.add(Point(10, "sync", 1), "c", 50)
-    root = xml.etree.ElementTree.fromstring(bench.drawing(results))
-    spaces = {"": "http://www.w3.org/2000/svg"}
-    assert len(root.findall("rect", spaces)) == 3  # the background and two panels
-    assert len(root.findall("polyline", spaces)) == 4
-    words = {element.text for element in root.findall("text", spaces)}
-    assert {"virtio-blk", "64", "20k", "fsync after each write, host as it is"} <= words
-
-
-@pytest.mark.parametrize(("low", "high", "found"), [
-    (1, 100, [1, 2, 5, 10, 20, 50, 100]), (90, 450, [50, 100, 200, 500]), (7, 7, [5, 10]),
-    (600, 9000, [500, 1000, 2000, 5000, 10000]),
-])
-def test_ticks_enclose_the_values(low, high, found):
-    assert plot.ticks(low, high) == pytest.approx(found)
+@pytest.mark.parametrize(("delays", "modes"), [((0,), ("fsync",)), ((0, 2, 10), tuple(MODES))])
+def test_drawing(tmp_path, monkeypatch, delays, modes):
+    """Each drawing names all devices, and each panel."""
+    monkeypatch.setattr(settings, "LOGS", tmp_path / "logs")
+    results = Results()
+    for delay, mode, jobs, device in itertools.product(delays, modes, (1, 64), DEVICES):
+        for rate in (900, 1000, 20000):
+            results.add(Point(delay, mode, jobs), device, rate)
+    source, target = tmp_path / "bench.json", tmp_path / "bench.svg"
+    source.write_text(json.dumps(bench_report.document(results, {})))
+    bench.draw(sys.executable, source, target)
+    found = xml.etree.ElementTree.parse(target).getroot()
+    words = ["".join(element.itertext()) for element in found.iter() if "text" in element.tag]
+    assert {"virtio-pmem, C driver", "virtio-pmem, Rust driver", "virtio-blk"} <= set(words)
+    assert words.count("writes per second") == len(modes)
+    assert sum("host" in line for line in words) == len(delays) * len(modes)
