@@ -2,8 +2,7 @@
 # A thin front: each target is a tool under scripts/. 'make help' lists targets and variables.
 
 # The tools read variables from the environment, to which make adds those of its command line. In
-# command lines a dollar sign is not for make, which passes it on as it is. In all other values make's
-# own rule holds: $$ for one.
+# these two a dollar sign stays as it is; in all others make's own rule holds: $$ for one.
 override RUN := $(value RUN)
 override QEMU_ARGS := $(value QEMU_ARGS)
 export RUN QEMU_ARGS
@@ -19,7 +18,7 @@ help:
 	@NO_INSTALL=1 sh scripts/python.sh scripts/settings.py
 
 #: Targets:
-#:   boot        write files in a guest, kill it, find them again in a second guest
+#:   boot        write files in a guest, kill it, find them in a second guest
 boot:
 	$(tool)boot.py
 
@@ -40,7 +39,7 @@ kernel:
 source:
 	$(tool)kernel_source.py
 
-#:   apply       graft the overlay onto your own tree, KDIR=, and say what was changed
+#:   apply       graft the overlay onto your own tree, KDIR=, and list the changes
 apply:
 	$(tool)apply.py
 
@@ -50,49 +49,49 @@ apply:
 series:
 	$(tool)series.py
 
-#:   unapply     take the overlay off KDIR= again, to the last byte
+#:   unapply     remove the overlay from KDIR=, to the last byte
 unapply:
 	$(tool)apply.py --remove
 
 #:   test        model, scripts-test, builds, kunit, coverage, boot, boot-test and only-debug
 #:               (LONG=1: debug-test), each after its set-up; the last line counts the tests
 test:
-	$(tool)check.py
+	$(tool)run_tests.py
 
 #:   model       the flush engine's host tests (seconds)
 model:
-	$(tool)check.py model
+	$(tool)run_tests.py model
 
 #:   scripts-test  the tests of the tools (seconds)
 scripts-test:
-	$(tool)check.py scripts
+	$(tool)run_tests.py scripts
 
-#:   builds      see that kernels of many configurations take the driver (LONG=1: build them)
+#:   builds      configure many kinds of kernels with the driver (LONG=1: build them)
 builds:
-	$(tool)check.py builds
+	$(tool)run_tests.py builds
 
 #:   kunit       KUnit suites and doctests under UML (a minute, after its build)
 kunit:
-	$(tool)check.py kunit
+	$(tool)run_tests.py kunit
 
-#:   coverage    what the KUnit tests reach: lines and functions (minutes)
+#:   coverage    the lines and functions that the KUnit tests reach (minutes)
 .PHONY: coverage
 coverage:
-	$(tool)check.py coverage
+	$(tool)run_tests.py coverage
 
 #:   boot-test   tests in guests (minutes)
 boot-test:
-	$(tool)check.py boot-test
+	$(tool)run_tests.py boot-test
 
-#:   only-debug  those that need a kernel with KASAN, lockdep and fault injection (minutes, after
+#:   only-debug  tests that need a kernel with KASAN, lockdep and fault injection (minutes, after
 #:               its build)
 .PHONY: only-debug
 only-debug:
-	$(tool)check.py only-debug
+	$(tool)run_tests.py only-debug
 
-#:   debug-test  these, and those of the others that such a kernel is the better for (LONG=1: all)
+#:   debug-test  these, and tests that gain from such a kernel (LONG=1: all)
 debug-test:
-	$(tool)check.py debug-test
+	$(tool)run_tests.py debug-test
 
 #:   bench       the Rust driver beside the C driver and virtio-blk: a table, the targets,
 #:               build/bench/bench.json and bench.svg (ten minutes; QUICK=1: two)
@@ -100,7 +99,7 @@ debug-test:
 bench:
 	$(tool)bench.py
 
-#:   lint        rustfmt, clippy, checkpatch, shellcheck, ruff
+#:   lint        rustfmt, clippy, checkpatch, shellcheck, ruff (QUICK=1: without clippy)
 lint:
 	$(tool)lint.py
 

@@ -4,12 +4,12 @@
 Each host speed has a guest of its own. In it, each round binds the C driver, then the Rust driver
 to the same virtio-pmem device, and ends with virtio-blk; fio's threads write 4 KiB blocks at random
 places of the raw device, each made durable before the next. Writes are direct (O_DIRECT): with the
-page cache between, threads would wait for each other's pages.
+page cache, threads would wait for each other's pages.
 
-The devices' backing files are on the same file system of the host. What is used of them was written
-before, so that a flush allocates nothing; block by block, since a file that was written in large
-pieces is cached in large folios, and a guest that stores a byte through the mapping makes all of a
-folio dirty: up to a mebibyte that the host writes for each block.
+The devices' backing files are on the same file system of the host. Their used part is written
+beforehand, so that a flush allocates nothing. It is written block by block: the host caches a file
+that was written in large pieces in large folios, and one byte that the guest stores through the
+mapping makes a whole folio dirty, up to a mebibyte that the host then writes for each block.
 
 virtio-blk has QEMU's default cache=writeback, under which it promises what virtio-pmem does: a
 write may stay in the host's page cache until a flush. (With cache=none, each write would go to the
@@ -128,7 +128,7 @@ def fio_text(node, mode, jobs, seconds):
     lines = ["[global]", f"filename={node}", "ioengine=psync", "thread", "direct=1",
              "rw=randwrite", "bs=4k", f"size={USED}", "norandommap", "randrepeat=0", MODES[mode],
              "time_based", f"runtime={round(1000 * seconds)}ms", "group_reporting",
-             # Reading the clock for latencies nobody asks for takes its time.
+             # Latencies are not reported, and reading the clock for them costs time.
              "disable_lat=1", "disable_slat=1", "disable_clat=1", "disable_bw_measurement=1"]
     for count in jobs:
         lines += [f"[{count}]", f"numjobs={count}", "stonewall"]
@@ -171,8 +171,7 @@ class Host:
         return Disk(path, SIZE)
 
     def alone(self, seconds=0.5):
-        """Return how many flushes of one block a second the host does for itself, as for pmem and
-        for blk."""
+        """Return the host's own rate of flushes of one block, done as for pmem and as for blk."""
         block, found = os.urandom(4096), {}
         with open(self.disk("pmem").path, "r+b", buffering=0) as file, \
                 mmap.mmap(file.fileno(), USED) as memory:
@@ -203,7 +202,7 @@ class Host:
         return words
 
     def fsyncs(self):
-        """Count the host's flushes so far; one that is resumed in the log is counted once."""
+        """Count the host's flushes so far; the log may have one in two lines."""
         text = self.log.read_text(errors="replace")
         return len(re.findall(r"^\d+ +f(?:data)?sync\(", text, re.M))
 
@@ -217,7 +216,7 @@ class Bench:
         self.results = results
 
     def prepare(self, device):
-        """Have the device's driver serve it."""
+        """Bind the device to its driver."""
         if device in DRIVERS:
             self.guest.run(BIND.format(driver=DRIVERS[device]), check=True)
 
@@ -310,7 +309,7 @@ def draw(python, source, target):
 
 
 def about(kernel, folder, wanted):
-    """Return under what circumstances the figures come about."""
+    """Return the circumstances of the measurement."""
     qemu = steps.output([settings.qemu(), "--version"]) or ""
     return {
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -328,7 +327,7 @@ def about(kernel, folder, wanted):
 
 
 def build():
-    """Return the kernel: the project's own, or one that the command line says was built before."""
+    """Return the kernel: the project's own, or the one that --built names."""
     if sys.argv[1:2] != ["--built"]:
         return kernels.ready("release")
     found = kernels.Kernel("release", Path(sys.argv[2]).resolve())

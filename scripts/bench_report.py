@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a benchmark has found: medians, ratios, the table, and how it stands to the targets."""
+"""The results of a benchmark: medians, ratios, the table, and the targets."""
 
 import dataclasses
 import statistics
@@ -16,13 +16,13 @@ FLUSHES = 1 / 8
 
 
 def host_title(delay):
-    """Say in words how fast the host's fsync is."""
+    """Return how fast the host's fsync is, in words."""
     return f"host fsync +{delay} ms" if delay else "host as it is"
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """What stays the same while a rate is measured."""
+    """The conditions under which a rate is measured."""
     delay: int
     mode: str
     jobs: int
@@ -30,7 +30,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """How many host flushes so many writes at many jobs took.
+    """The number of host flushes for a number of writes at many jobs.
 
     An O_SYNC write to a raw device is two callers: a bio with FUA, and a flush. The Rust driver
     counts them.
@@ -76,7 +76,7 @@ class Results:
         return statistics.median(rates) if rates else None
 
     def ratios(self, point, over, under):
-        """Return each round's ratio of two devices; a drift of the host hits both alike."""
+        """Return each round's ratio of two devices; a drift of the host affects both."""
         rates = self.rates.get(point, {})
         pairs = zip(rates.get(over, ()), rates.get(under, ()), strict=False)
         return [above / below for above, below in pairs]
@@ -84,7 +84,7 @@ class Results:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A bound and what was measured, in each round."""
+    """A bound, and the value of each round."""
     text: str
     bound: float
     values: tuple
@@ -92,16 +92,16 @@ class Target:
 
     @property
     def value(self):
-        """The value that counts: the median."""
+        """The value that is compared with the bound: the median."""
         return statistics.median(self.values)
 
     def holds(self, value):
-        """Tell whether a value keeps to the bound."""
+        """Return whether a value keeps to the bound."""
         return value <= self.bound if self.at_most else value >= self.bound
 
     @property
     def verdict(self):
-        """Met, not met, or missed by less than the rounds differ among themselves."""
+        """Met, not met, or missed by less than the spread of the rounds."""
         if self.holds(self.value):
             return "met"
         if any(self.holds(value) for value in self.values):
@@ -117,7 +117,7 @@ class Target:
 
 
 def targets(results):
-    """List the targets that the results can be held against."""
+    """List the targets that the results can be compared with."""
     found = []
 
     def ratio(text, bound, point, under):
@@ -142,7 +142,7 @@ def targets(results):
 
 
 def number(value, width=0):
-    """Format a rate or a ratio with as many digits as mean something."""
+    """Format a rate or a ratio with its significant digits."""
     if value is None:
         return "-".rjust(width)
     if value >= 100:
@@ -181,7 +181,7 @@ def table(results):
 
 
 def document(results, about):
-    """Return all that was found, for a JSON file."""
+    """Return all results, for a JSON file."""
     return {
         "about": about,
         "rates": [

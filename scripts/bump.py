@@ -14,7 +14,7 @@ FOLDER = settings.BUILD / "bump"
 
 
 def broken():
-    """List what does not work on the tree that KDIR names, with the reasons."""
+    """List what fails on the tree that KDIR names, with the reasons."""
     try:
         kernel_source.given()
         kernel_source.tree()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Merge configuration fragments on tinyconfig, and prove that each option was taken."""
+"""Merge configuration fragments into tinyconfig, and check that each option was taken."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def options(text):
 
 
 def refused(wanted, merged):
-    """List the options that the merge did not take, and what they are instead."""
+    """List the options that the merge did not take, with their actual values."""
     return [
         f"{name}={value} (is {merged.get(name, 'n')})"
         for name, value in wanted.items() if merged.get(name, "n") != value
@@ -44,7 +44,7 @@ def fragments(kernel):
 
 
 def merge(kernel, out, make):
-    """Write a kernel's configuration; keep the old file, and its time, if nothing changed."""
+    """Write a kernel's configuration; an unchanged file keeps its time stamp."""
     log = steps.log_path(f"config-{kernel}")
     path, wanted = out / ".config", fragments(kernel)
     old = path.read_bytes() if path.exists() else None

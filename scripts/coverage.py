@@ -2,8 +2,8 @@
 """Measure which lines and functions of the driver and the abstractions the KUnit tests reach.
 
 The Rust code is compiled with LLVM's counters, runs under UML, and writes them to a file when it
-halts. There is no profiler runtime in a kernel, so its part is done here: the counters and what the
-compiler has noted about them become a profile that LLVM's tools understand.
+halts. A kernel has no profiler runtime, so this tool does its part: it makes a profile for LLVM's
+tools from the counters and the compiler's notes about them.
 """
 
 import hashlib
@@ -27,18 +27,18 @@ import toolchain
 # A function that is inlined into another crate has no counters of its own.
 FLAGS = ("-Cinstrument-coverage -Zno-profiler-runtime -Zinline-mir=no "
          "-Zcross-crate-inline-threshold=never")
-# What is compiled with counters. Generic code becomes code in the tests of the documentation.
-# An inline function's counts are with its callers, and llvm-cov may believe whom it asks first.
+# The objects with counters. Generic code is compiled into the documentation's tests. The counts of
+# an inline function are with its callers, and llvm-cov may use the first object's only.
 OBJECTS = ("drivers/nvdimm/virtio_pmem_rust/virtio_pmem_rust_main.o",
            "rust/doctests_kernel_generated.o", "rust/kernel.o")
 REASONS = settings.TESTS / "uncovered"
 WANTED = 90  # percent of the lines
-# What is reached by chance is reached each time.
+# With a fixed seed the random tests reach the same code each time.
 RANDOM = ("pmem_random_kunit.seed=1", "pmem_random_kunit.runs=500")
 
 
 def measured(tree):
-    """List the Rust files that are ours alone, without those that only tests use."""
+    """List the Rust files that the overlay copies, without those that only tests use."""
     return [name for name in sorted(tree.copied)
             if name.endswith(".rs") and name.startswith(("drivers/", "rust/kernel/"))
             and not name.endswith("/testing.rs")]
@@ -118,7 +118,7 @@ def profile(llvm, vmlinux, counters):
     return "\n".join(lines)
 
 
-# What was reached
+# The report
 
 class Reached:
     """How often the lines and functions of one file were run."""
@@ -130,7 +130,7 @@ class Reached:
 
 
 def parse(text, wanted):
-    """Read lcov's format; return what was reached, by file."""
+    """Read lcov's format; return the counts by file."""
     found, lines, current = {}, {}, None
     for line in text.splitlines():
         kind, _, rest = line.partition(":")
@@ -165,7 +165,7 @@ def readable(path, line):
 
 
 def reasons():
-    """Return why functions are not covered, as {(file, function): reason}."""
+    """Return the reasons for functions that are not covered, as {(file, function): reason}."""
     found = {}
     for line in REASONS.read_text().splitlines():
         if line and not line.startswith("#"):
@@ -175,7 +175,7 @@ def reasons():
 
 
 def report(kdir, names, found):
-    """Print the table; return how many complaints there are."""
+    """Print the table; return the number of complaints."""
     known, used, bad = reasons(), set(), 0
     total = [0, 0, 0, 0]
     print(f"{'lines':>16} {'functions':>16}")
@@ -214,7 +214,7 @@ def print_row(row, name):
 def run():
     """Build, run and report; return how many passed and how many failed."""
     settings.arch()
-    kernel_source.given()  # a bad one is not worth waiting for
+    kernel_source.given()  # refuse a bad one first
     with steps.alone():
         kdir = kernel_source.tree()
         packages.need("build")

@@ -18,7 +18,7 @@ import toolchain
 
 KERNELS = settings.VARIABLES["KERNEL"].choices
 
-# What guests, and the tests in them, read of a build.
+# The parts of a build that guests and their tests read.
 PARTS = (".config", "vmlinux", "modules", "usr/gen_init_cpio")
 
 
@@ -30,7 +30,7 @@ class Kernel:
 
     @property
     def image(self):
-        """The bootable image; QEMU starts it by PVH, so there is nothing to decompress."""
+        """The bootable image; QEMU starts it by PVH, so nothing has to be decompressed."""
         return self.out / "vmlinux"
 
     @property
@@ -64,7 +64,7 @@ def compile_kernel(kdir, name, out, tools):
 
 def ready(name):
     """Return a kernel of this name, built if need be, from a grafted source."""
-    kernel_source.given()  # a bad one is not worth waiting for
+    kernel_source.given()  # refuse a bad one first
     with steps.alone():
         kdir = kernel_source.tree()
         packages.need("build", "guest")

@@ -57,7 +57,7 @@ def check_pieces(tree):
 
 
 def check(tree):
-    """Refuse a tree that lacks something, or in which kbuild would refuse an output directory."""
+    """Refuse a tree that lacks something, or that kbuild would not build elsewhere."""
     check_pieces(tree)
     if (tree / ".config").exists():
         raise steps.Trouble(
@@ -129,7 +129,7 @@ class Apt:
         return [tool, *(word for option in self.options for word in ("-o", option)), *words]
 
     def get(self, *words, append=False):
-        """Run apt-get, which most often fails for want of a network."""
+        """Run apt-get; a failure most often means that there is no network."""
         try:
             steps.run(self.command("apt-get", *words), self.log, cwd=self.folder, append=append)
         except steps.Trouble as error:
@@ -253,7 +253,7 @@ def unpack(tarball, target, note=""):
 
 
 def own():
-    """Return the project's own tree, fetched and unpacked if need be."""
+    """Return the project's own tree; fetch and unpack it first if it is missing."""
     tree, pin = settings.BUILD / "linux", read_pin()
     try:
         wanted, name, _ = (tree / NOTE).read_text(encoding="ascii").split()
@@ -308,7 +308,7 @@ def tree():
 
 
 def main():
-    """Print where the tree is, for people and for other tools."""
+    """Print the path of the tree."""
     given()
     with steps.alone():
         print(tree())

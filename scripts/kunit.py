@@ -13,14 +13,14 @@ import settings
 import steps
 import toolchain
 
-# What the driver needs, and what the suites on fake devices add to it.
+# The driver's options, and those that the suites on fake devices add.
 CONFIGS = ("drivers/nvdimm/virtio_pmem_rust/.kunitconfig", "drivers/nvdimm/tests/.kunitconfig")
 
 # Seconds for the whole run, which takes a minute on an idle machine.
 LIMIT = 3600
 
-# What the kernel prints when it finds something wrong by itself. Not what it does at its own tests,
-# where some have timers on the stack, nor when it boots: kmemleak does not see all of UML's memory.
+# The kernel's own reports of faults. Excluded are those of its tests that have timers on the stack,
+# and those at boot, where kmemleak does not scan all of UML's memory.
 COMPLAINT = re.compile(r"\bBUG: |WARNING: (?!lib/debugobjects\.c)|"
                        r"ODEBUG: (?!object .* NOT annotated)|kmemleak: +comm \"(?!swapper)")
 
@@ -47,7 +47,7 @@ def command(action, out):
 
 
 def provide(name, kdir, out, tools, parts, *, config=(), make=()):  # pylint: disable=too-many-arguments
-    """Have parts of a UML kernel with the tests; config and make are added to its inputs."""
+    """Provide parts of a UML kernel with the tests, with more for its configuration and make."""
     words = [*command("build", out), "--jobs", os.cpu_count()]
     for path in CONFIGS:
         words += ["--kunitconfig", path]
@@ -88,7 +88,7 @@ def random_seed():
 
 
 def only():
-    """Return kunit.py's pattern for the suites that are wanted, if not all are."""
+    """Return kunit.py's pattern of suites, if ONLY= gives one."""
     pattern = settings.get("ONLY")
     return [pattern] if pattern else []
 
@@ -96,7 +96,7 @@ def only():
 def run():
     """Build and run; return how many passed and how many failed."""
     settings.arch()
-    kernel_source.given()  # a bad one is not worth waiting for
+    kernel_source.given()  # refuse a bad one first
     with steps.alone():
         kdir = kernel_source.tree()
         packages.need("build")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Name the packages that are missing, and install them where that is known to work."""
+"""Find missing packages, and install them where apt-get is available."""
 
 import functools
 import os

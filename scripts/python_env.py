@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A Python environment of the project's own, with what the tests and the linters need."""
+"""The project's own Python environment, with the packages of tests/requirements.txt."""
 
 import sys
 
@@ -11,7 +11,7 @@ REQUIREMENTS = settings.TESTS / "requirements.txt"
 
 
 def python():
-    """Return the interpreter of the environment, made or brought up to date if need be."""
+    """Return the interpreter of the environment; create or update it first if it is stale."""
     folder = settings.BUILD / "venv"
     interpreter, stamp = folder / "bin/python", folder / "requirements.txt"
     wanted = REQUIREMENTS.read_text(encoding="ascii")

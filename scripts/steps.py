@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Steps that say in one line what was done and how long it took, and keep the rest in a log."""
+"""Steps that print one line with their name and duration; a log has the rest."""
 
 import contextlib
 import fcntl
@@ -14,13 +14,13 @@ import time
 import settings
 
 TAIL = 30
-PATIENCE = 60  # seconds in which a tool that is told to end may do so in good order
+GRACE = 60  # seconds for a terminated tool to clean up
 RUNNING = []
 LOCK = threading.Lock()
 
 
 class Trouble(Exception):
-    """Something that the user must know; the text says what, and what to do about it."""
+    """A failure for the user to read; the text names it, and a remedy."""
 
 
 def say(text):
@@ -35,7 +35,7 @@ def say(text):
 
 @contextlib.contextmanager
 def step(name):
-    """Time a step and print its line, whatever its end."""
+    """Time a step and print its line, even when it fails."""
     start = time.monotonic()
     with LOCK:
         RUNNING.append(name)
@@ -59,10 +59,10 @@ def log_path(name):
 
 
 def tail(path, lines=TAIL):
-    """Return the last lines of a log, indented, and where it is.
+    """Return the last lines of a log, indented, and its path.
 
-    When a parallel build fails, much may follow the reason: a compiler's first error before the
-    end is shown, too.
+    In a parallel build much may follow the reason of a failure, so a compiler's first error is
+    shown, too.
     """
     try:
         text = path.read_text(errors="replace").splitlines()
@@ -84,18 +84,18 @@ def environment():
 
 
 def interrupted(number, _frame):
-    """End in good order when a signal says so, as after Ctrl-C; the exit status tells which."""
+    """Turn a signal into the exception of Ctrl-C, with its number for the exit status."""
     raise KeyboardInterrupt(number)
 
 
-def end(process, tell):
-    """See a tool off. After Ctrl-C it needs not be told: the terminal tells all."""
+def end(process, signalled):
+    """Wait until a tool has cleaned up. After Ctrl-C the terminal has signalled it already."""
     try:
-        # What runs as root cannot be told, and ends by itself.
+        # A tool that runs as root cannot be signalled, and ends by itself.
         with contextlib.suppress(PermissionError, subprocess.TimeoutExpired):
-            if tell:
+            if not signalled:
                 process.terminate()
-            process.wait(PATIENCE)
+            process.wait(GRACE)
     finally:
         with contextlib.suppress(PermissionError):
             process.kill()
@@ -116,7 +116,7 @@ def run(command, log, *, cwd=None, env=None, append=False):
         try:
             status = process.wait()
         except KeyboardInterrupt as interrupt:
-            end(process, tell=bool(interrupt.args))
+            end(process, signalled=not interrupt.args)
             raise
     if status:
         words = " ".join(map(str, command[:3]))
@@ -124,7 +124,7 @@ def run(command, log, *, cwd=None, env=None, append=False):
 
 
 def output(command, **options):
-    """Return what a command prints, or None when it cannot be run or fails."""
+    """Return the output of a command, or None when it cannot be run or fails."""
     try:
         done = subprocess.run(
             [str(word) for word in command], env=environment(), stdin=subprocess.DEVNULL,
@@ -137,7 +137,7 @@ def output(command, **options):
 
 @contextlib.contextmanager
 def alone():
-    """Keep two runs of these tools from building in the same place at once."""
+    """Hold the lock that keeps two runs of these tools from building in the same place."""
     settings.BUILD.mkdir(parents=True, exist_ok=True)
     with open(settings.BUILD / ".lock", "w", encoding="ascii") as lock:
         try:

@@ -12,10 +12,10 @@ import packages
 import settings
 import steps
 
-# What is installed with cargo where no package has a bindgen that is new enough.
+# The bindgen that is installed with cargo where no package has one that is new enough.
 BINDGEN_CLI = "0.73.2"
 
-# What the host's own tests need; the kernel says itself what it needs.
+# The oldest Rust for the host's tests; min-tool-version.sh has the kernel's.
 OLDEST_RUST = (1, 85)
 
 # Rust is in packages of these names; the first that is new enough is taken.
@@ -64,7 +64,7 @@ def beside(rustc, tool):
 
 
 def sources(rustc):
-    """Return where the sources of a compiler's core library are, "" if it knows itself."""
+    """Return the path of the core library's sources, "" if the compiler finds them by itself."""
     sysroot = steps.output([rustc, "--print", "sysroot"])
     if sysroot and Path(sysroot, "lib/rustlib/src/rust/library/core/src/lib.rs").exists():
         return ""
@@ -86,7 +86,7 @@ def rusts():
         library = settings.get("RUST_LIB_SRC") or sources(rustc)
         if not shutil.which(rustc) or library is None:
             continue
-        # The build's own tools are made by HOSTRUSTC, which by default is whatever is on the path.
+        # HOSTRUSTC compiles the build's own tools; its default is the rustc on the path.
         tools = {"RUSTC": rustc, "HOSTRUSTC": rustc}
         for name, tool in (("RUSTDOC", "rustdoc"), ("RUSTFMT", "rustfmt"),
                            ("CLIPPY_DRIVER", "clippy-driver")):
@@ -107,15 +107,15 @@ def bindgens():
 
 
 def accepted(kdir, tools):
-    """Ask the kernel whether it can build Rust with these tools; return why not, or ""."""
+    """Return why the kernel cannot build Rust with these tools, or ""."""
     log = steps.log_path("rustavailable")
     with tempfile.TemporaryDirectory() as out:
         try:
             steps.run(["make", "-C", kdir, f"O={out}", *variables(tools), "rustavailable"], log)
         except steps.Trouble:
             lines = [line.strip("* ") for line in log.read_text(errors="replace").splitlines()]
-            said = [line for line in lines if line and not line.startswith(("make", "$"))]
-            return " ".join(said[:6]) or "make rustavailable failed"
+            reasons = [line for line in lines if line and not line.startswith(("make", "$"))]
+            return " ".join(reasons[:6]) or "make rustavailable failed"
     return ""
 
 
@@ -194,7 +194,7 @@ def cargos():
 
 
 def cargo():
-    """Return cargo, installed if need be."""
+    """Return cargo; install it if it is missing."""
     found = cargos()
     if not found:
         packages.refresh()
@@ -209,7 +209,7 @@ def cargo():
 
 
 def cargo_bindgen():
-    """Install bindgen with cargo, in the cache, so that nothing of the user's is touched."""
+    """Install bindgen with cargo into the cache; the user's own tools stay as they are."""
     with steps.step(f"install bindgen-cli {BINDGEN_CLI}"):
         steps.run(
             [cargo(), "install", "--locked", "bindgen-cli", "--version", BINDGEN_CLI,
@@ -219,7 +219,7 @@ def cargo_bindgen():
 
 
 def install(kdir, reasons):
-    """Install what the distribution has, and bindgen with cargo where it has none."""
+    """Install the distribution's packages, and bindgen with cargo where it has none."""
     why = "; ".join(dict.fromkeys(reasons))
     if any(settings.get(name) for name in settings.TOOLS):
         raise steps.Trouble(f"the kernel cannot be built with the tools that were given: {why}")

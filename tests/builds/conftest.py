@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Let the tests import the tools, and end in good order: with the build that goes on."""
+"""Let the tests import the tools, and end a running build with them."""
 
 import signal
 import sys
@@ -11,5 +11,5 @@ import steps  # noqa: E402
 
 
 def pytest_configure():
-    """Have SIGTERM end the build, too."""
+    """Let SIGTERM end the build, too."""
     signal.signal(signal.SIGTERM, steps.interrupted)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Debian's own configuration of a kernel, which it packages beside the source."""
+"""Debian's own configuration of a kernel, from the package beside the source."""
 
 import lzma
 import tempfile

@@ -23,8 +23,7 @@ FEW = ("module", "built-in", "arm64", "debian")
 
 
 class Build:
-    """A kernel to be configured and built in a folder of its own, or for kconfig's sake in one
-    that it shares."""
+    """A kernel to be configured and built in a folder, its own or a shared one."""
 
     def __init__(self, source, folder, variant):
         self.kdir, tools = source
@@ -37,7 +36,7 @@ class Build:
         self.make = kernels.make_command(self.kdir, self.out, tools)
 
     def configure(self):
-        """Write the configuration; return what was asked for and what came out."""
+        """Write the configuration; return the wanted and the final options."""
         wanted = config.options(self.variant.text)
         if self.variant.debian:
             version = ".".join(map(str, kernel_source.version(self.kdir)[:2]))
@@ -77,7 +76,7 @@ def test_can_be_configured(source, name):
     "# CONFIG_RUST is not set",
 ])
 def test_cannot_be_built_in(source, line):
-    """Where the driver would not work, Kconfig does not let it be built in."""
+    """Kconfig does not build the driver in where it would not work."""
     variant = Variant(f"{BUILT_IN}{line}\n")
     build = Build(source, f"kconfig-{variant.arch}", variant)
     refused = config.refused(*build.configure())
@@ -87,7 +86,7 @@ def test_cannot_be_built_in(source, line):
 @pytest.mark.skipif(not LONG, reason="takes minutes each: LONG=1")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_can_be_built(source, name):
-    """The whole kernel is built and linked, and nothing of ours gives a warning."""
+    """The whole kernel is built and linked, and the overlay causes no warning."""
     build = Build(source, name, VARIANTS[name])
     assert config.refused(*build.configure()) == []
     targets = ["vmlinux"] if VARIANTS[name].debian else ["vmlinux", "modules"]

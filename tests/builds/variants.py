@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The kernels that users may have: configurations beside those of the guests.
 
-Each is tinyconfig, COMMON and a few lines of its own; or Debian's configuration and these lines.
-Whatever a line asks for must come out so.
+Each is tinyconfig, COMMON and a few lines of its own, or Debian's configuration and these lines.
+Each line must be in the final configuration.
 """
 
 import dataclasses

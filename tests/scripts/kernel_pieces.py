@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A made-up kernel tree with the pieces that scripts/pieces.py checks for, and little else."""
+"""A made-up kernel tree with the pieces of scripts/pieces.py, and little else."""
 
 FILES = {
     "include/linux/libnvdimm.h": """
@@ -77,7 +77,7 @@ def make(tree):
 
 
 def change(tree, old, new):
-    """Replace what stands in exactly one of the files."""
+    """Replace a text that is in exactly one of the files."""
     found = [name for name, text in FILES.items() if old in text]
     assert len(found) == 1, f"{old}: in {found}"
     (tree / found[0]).write_text(FILES[found[0]].replace(old, new))

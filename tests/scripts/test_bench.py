@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The benchmark understands fio and strace, and calls no target met that is not."""
+"""The benchmark parses fio and strace, and reports no target as met that is missed."""
 
 import itertools
 import json

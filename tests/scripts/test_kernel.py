@@ -60,7 +60,7 @@ def test_tree_that_was_built_in_place_is_refused(tmp_path):
 
 
 class Debian(kernel_source.Apt):
-    """Debian's archive, as its apt shows it: versions and contents of source packages."""
+    """Debian's archive: versions and contents of source packages."""
     packages = {}
     downloads = []
 
@@ -74,7 +74,7 @@ class Debian(kernel_source.Apt):
         return max(self.packages, default=None)
 
     def download(self, package):
-        """Return what dpkg-deb unpacks in the stead of a package."""
+        """Return a file for the made-up dpkg-deb to unpack."""
         self.downloads.append(package)
         (self.folder / "content").write_text(self.packages[package])
         return self.folder / "content"
@@ -82,7 +82,7 @@ class Debian(kernel_source.Apt):
 
 @pytest.fixture(name="debian")
 def make_debian(tmp_path, monkeypatch):
-    """A made-up archive, and a checkout that pins what is its first package."""
+    """A made-up archive, and a checkout that pins its first package."""
     unpack = """
 mkdir -p "$3/usr/src/linux-source-7/" && cd "$3/usr/src" && cp "$2" linux-source-7/Makefile &&
 tar -cJf linux-source-7.tar.xz --mtime=@1 --owner=0 --group=0 --numeric-owner linux-source-7
@@ -105,7 +105,7 @@ tar -cJf linux-source-7.tar.xz --mtime=@1 --owner=0 --group=0 --numeric-owner li
 
 
 def makefile():
-    """Return what tells the made-up sources apart."""
+    """Return the content that distinguishes the made-up sources."""
     return (kernel_source.own() / "Makefile").read_text()
 
 
@@ -200,7 +200,7 @@ def test_report_of_kunit():
     assert kunit.failures(report) == ["FAIL: suite.bad", "ERROR: suite.gone"]
 
 
-# A kunit.py that reports and ends as the variables say.
+# A kunit.py whose report and exit status are given in variables.
 KUNIT = """
 import json, os, sys
 if report := os.environ["REPORT"]:

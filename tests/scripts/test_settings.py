@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Variables of make: good values are understood, bad ones are refused with a remedy."""
+"""Variables of make: good values are parsed, bad ones are refused with a remedy."""
 
 import re
 import signal
@@ -108,7 +108,7 @@ def test_a_compilers_first_error_is_shown_however_much_follows(tmp_path):
     assert len(text.splitlines()) < 50
 
 
-def test_what_the_system_refuses_is_an_error_and_no_traceback(monkeypatch, capsys):
+def test_an_error_of_the_system_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     with pytest.raises(SystemExit) as end:
         steps.main(lambda: settings.cache().mkdir())
@@ -116,7 +116,7 @@ def test_what_the_system_refuses_is_an_error_and_no_traceback(monkeypatch, capsy
     assert "error: /dev/null/virtio-pmem-rust: Not a directory\n" in capsys.readouterr().err
 
 
-# A tool that takes its time to end in good order.
+# A tool that needs some time to clean up.
 TOOL = "trap 'sleep 0.2; echo ended >end; kill $!; exit' TERM; sleep 600 & echo >begin; wait"
 PROGRAM = f"""
 import sys
@@ -126,7 +126,7 @@ steps.main(lambda: steps.run(["sh", "-c", {TOOL!r}], "log"))
 """
 
 
-def test_who_is_told_to_end_sees_the_running_tool_off(tmp_path):
+def test_a_terminated_run_waits_for_its_tool(tmp_path):
     with subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path) as process:
         limit = time.monotonic() + 120
         while not (tmp_path / "begin").exists():

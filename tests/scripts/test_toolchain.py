@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Tools are found where they are, and those that are too old are not taken."""
+"""Tools are found, and those that are too old are not used."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_old_cargo_is_not_taken(tmp_path, monkeypatch, version, taken):
 
 @pytest.fixture(name="installed")
 def make_installed(monkeypatch):
-    """A distribution whose cargo bears a number; what is installed of it."""
+    """A distribution whose cargo has a number in its name; the packages that are installed."""
     names = []
     monkeypatch.setattr(packages, "refresh", lambda: None)
     monkeypatch.setattr(packages, "candidate",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Run the tests, all or by part, and count."""
+"""Run the tests, all or by part, and count them."""
 
 import functools
 import os
@@ -46,7 +46,7 @@ def pytest(name, folder, *options):
     log = steps.log_path(name)
     trouble = None
     python = python_env.python()
-    # Not one of others' tools: the tests look at the variables of make as we do.
+    # Other tools do not get the variables of make; the tests use them.
     variables = {name: os.environ[name] for name in settings.VARIABLES if name in os.environ}
     with steps.step(name):
         try:
@@ -79,8 +79,8 @@ def scripts():
 
 
 def builds():
-    """See whether the kernels that users may have take the driver."""
-    kernel_source.given()  # a bad one is not worth waiting for
+    """Configure, and with LONG=1 build, the kernels that users may have."""
+    kernel_source.given()  # refuse a bad one first
     packages.need("build")
     return pytest("builds", settings.TESTS / "builds")
 
@@ -88,8 +88,8 @@ def builds():
 def guests(part, kernel, *options):
     """Run the tests that boot guests, those that are for this kernel."""
     built = kernels.ready(kernel)
-    # Guests wait more than they compute; those that tests share are shared within a module.
-    # See guest.py on what QEMU's emulation does to about one guest in fifty.
+    # Guests wait more than they compute. Tests share a guest within their module only. guest.py
+    # describes the faults of QEMU's emulation that hit about one guest in fifty.
     return pytest(part, settings.TESTS / "boot", f"--built={built.out}",
                   "-n", str(min(os.cpu_count(), 4)), "--dist=loadscope",
                   "--reruns=2", "--only-rerun=stale breakpoint",
@@ -110,15 +110,15 @@ PARTS = {
 
 
 def wanted():
-    """List the parts that are run if none is named, the quick ones first."""
-    # The former is a part of the latter, which takes long.
+    """List the parts that run when none is named, the quick ones first."""
+    # debug-test contains only-debug, and takes long.
     out = "only-debug" if settings.flag("LONG") else "debug-test"
     return [name for name in PARTS if name != out]
 
 
 def main():
     """Run the parts that the command line names, or all."""
-    # Bad values are not worth building a kernel for.
+    # Refuse bad values before a kernel is built.
     settings.flag("LONG")
     settings.flag("NO_INSTALL")
     settings.number("SEED")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The variables of make reach whom they are for, unchanged; bad ones are refused at once."""
+"""The variables of make reach the tests unchanged; bad ones are refused at once."""
 
 import subprocess
 import sys
 
 import pytest
 
-import check
 import kunit
 import python_env
+import run_tests
 import settings
 import steps
 
@@ -22,8 +22,8 @@ def build(tmp_path, monkeypatch):
 
 def run(monkeypatch, *parts):
     """Run the tool."""
-    monkeypatch.setattr(sys, "argv", ["check", *parts])
-    return check.main()
+    monkeypatch.setattr(sys, "argv", ["run_tests", *parts])
+    return run_tests.main()
 
 
 def test_variables_reach_the_tests(tmp_path, monkeypatch):
@@ -33,11 +33,11 @@ def test_variables_reach_the_tests(tmp_path, monkeypatch):
     monkeypatch.setattr(python_env, "python", lambda: sys.executable)
     monkeypatch.setenv("MAKEFLAGS", "-k")
     monkeypatch.setenv("ACCEL", "kvm")
-    assert check.pytest("it", tmp_path) == (1, 0)
+    assert run_tests.pytest("it", tmp_path) == (1, 0)
 
 
 def test_bad_tree_is_refused_before_kernels_are_configured(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(check.packages, "need", pytest.fail)
+    monkeypatch.setattr(run_tests.packages, "need", pytest.fail)
     monkeypatch.setenv("KDIR", str(tmp_path))
     assert run(monkeypatch, "builds") == 1
     assert f"KDIR={tmp_path}: no kernel source tree" in capsys.readouterr().err
@@ -45,7 +45,7 @@ def test_bad_tree_is_refused_before_kernels_are_configured(monkeypatch, capsys, 
 
 @pytest.mark.parametrize("setting", ["LONG=maybe", "NO_INSTALL=yes", "SEED=abc", "SEED=0"])
 def test_bad_settings_are_refused_at_once(monkeypatch, setting):
-    monkeypatch.setitem(check.PARTS, "model", pytest.fail)
+    monkeypatch.setitem(run_tests.PARTS, "model", pytest.fail)
     monkeypatch.setenv(*setting.split("="))
     with pytest.raises(settings.BadSetting, match=setting):
         run(monkeypatch, "model")
@@ -53,15 +53,15 @@ def test_bad_settings_are_refused_at_once(monkeypatch, setting):
 
 @pytest.mark.parametrize(("long", "out"), [("", "debug-test"), ("0", "debug-test"),
                                            ("1", "only-debug")])
-def test_the_long_run_has_to_be_asked_for(monkeypatch, long, out):
+def test_the_long_run_is_optional(monkeypatch, long, out):
     monkeypatch.setenv("LONG", long)
-    assert set(check.PARTS) - set(check.wanted()) == {out}
+    assert set(run_tests.PARTS) - set(run_tests.wanted()) == {out}
 
 
 def test_each_part_has_a_target():
     text = (settings.ROOT / "Makefile").read_text()
     names = {"scripts": "scripts-test"}
-    for part in check.PARTS:
+    for part in run_tests.PARTS:
         assert f"\n{names.get(part, part)}:\n" in text
 
 
