@@ -2,16 +2,14 @@
 """Measure which lines and functions of the driver and the abstractions the KUnit tests reach.
 
 The Rust code is compiled with LLVM's counters, runs under UML, and writes them to a file when it
-halts. A kernel has no profiler runtime, so this tool does its part: it makes a profile for LLVM's
-tools from the counters and the compiler's notes about them.
+halts. A kernel has no profiler runtime, so this tool does its part: it writes the counters and the
+compiler's notes about them as a raw profile, which llvm-profdata reads.
 """
 
-import hashlib
 import re
 import shutil
 import struct
 import sys
-import zlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -33,6 +31,8 @@ OBJECTS = ("drivers/nvdimm/virtio_pmem_rust/virtio_pmem_rust_main.o",
            "rust/doctests_kernel_generated.o", "rust/kernel.o")
 REASONS = settings.TESTS / "uncovered"
 WANTED = 90  # percent of the lines
+# The raw profile of LLVM 19 and rustc's LLVM; llvm-profdata refuses another version.
+RAW_VERSION, RECORD, LAST_VALUE_KIND = 10, 64, 2
 # With a fixed seed the random tests reach the same code each time.
 RANDOM = ("pmem_random_kunit.seed=1", "pmem_random_kunit.runs=500")
 
@@ -54,12 +54,12 @@ def tests_begin(path):
 
 # The profile
 
-def sections(llvm, vmlinux, names):
+def sections(llvm, program, names):
     """Return the address and content of sections of a program."""
     text = steps.output([toolchain.llvm_tool(llvm, "llvm-readelf"), "--wide", "--sections",
-                         vmlinux])
+                         program])
     found = {}
-    data = Path(vmlinux).read_bytes()
+    data = Path(program).read_bytes()
     for line in (text or "").splitlines():
         match = re.match(r"\s*\[\s*\d+\]\s+(\S+)\s+\S+\s+([0-9a-f]+)\s+([0-9a-f]+)\s+([0-9a-f]+)",
                          line)
@@ -68,54 +68,25 @@ def sections(llvm, vmlinux, names):
             found[match[1]] = address, data[offset:offset + size]
     missing = set(names) - set(found)
     if missing:
-        raise steps.Trouble(f"{vmlinux} has no {', '.join(sorted(missing))}")
-    return found
+        raise steps.Trouble(f"{program} has no {', '.join(sorted(missing))}")
+    return {name: found[name] for name in names}
 
 
-def varint(data, at):
-    """Read a number of LEB128; return it and where the next one begins."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7f) << shift
-        shift += 7
-        if not byte & 0x80:
-            return value, at
-
-
-def function_names(data):
-    """Return the names of functions by their hashes."""
-    names, at = {}, 0
-    while at < len(data):
-        if not data[at]:  # padding between objects
-            at += 1
-            continue
-        size, at = varint(data, at)
-        packed, at = varint(data, at)
-        text = data[at:at + (packed or size)]
-        at += packed or size
-        for name in (zlib.decompress(text) if packed else text).split(b"\1"):
-            names[hashlib.md5(name).digest()[:8]] = name.decode()
-    return names
-
-
-def profile(llvm, vmlinux, counters):
-    """Return a profile as text: each function's name, hash and counters."""
-    found = sections(llvm, vmlinux, ("__llvm_prf_data", "__llvm_prf_cnts", "__llvm_prf_names"))
-    start, data = found["__llvm_prf_data"]
-    counters_start, room = found["__llvm_prf_cnts"]
+def profile(llvm, program, counters):
+    """Return the raw profile that LLVM's runtime would have written: a header and the sections."""
+    found = sections(llvm, program, ("__llvm_prf_data", "__llvm_prf_cnts", "__llvm_prf_names"))
+    (start, data), (counters_start, room), (names_start, names) = found.values()
     if len(counters) != len(room):
         raise steps.Trouble(f"there are {len(counters)} bytes of counters, not {len(room)}")
-    names = function_names(found["__llvm_prf_names"][1])
-    record = struct.Struct("<8sQQQQQI3HxxI")
-    lines = []
-    for at in range(0, len(data), record.size):
-        name, known, relative, *_, number = record.unpack_from(data, at)[:7]
-        first = (start + at + relative - counters_start) % (1 << 64)
-        values = struct.unpack_from(f"<{number}Q", counters, first)
-        lines += [names[name], str(known), str(number), *map(str, values), ""]
-    return "\n".join(lines)
+    header = struct.pack(
+        "<8s15Q", b"\x81rforpl\xff", RAW_VERSION,
+        0,  # build IDs
+        len(data) // RECORD, 0, len(counters) // 8, 0,  # the zeros are padding
+        0, 0,  # bitmaps
+        len(names), (counters_start - start) % (1 << 64), 0, names_start,
+        0, 0,  # tables of virtual functions
+        LAST_VALUE_KIND)
+    return header + data + counters + names + b"\0" * (-len(names) % 8)
 
 
 # The report
@@ -126,7 +97,6 @@ class Reached:
     def __init__(self):
         self.lines = defaultdict(int)
         self.functions = defaultdict(int)  # by first line
-        self.names = {}
 
 
 def parse(text, wanted):
@@ -143,7 +113,6 @@ def parse(text, wanted):
         elif kind == "FN":
             number, name = rest.split(",", 1)
             lines[name] = int(number)
-            current.names[int(number)] = name
         elif kind == "FNDA":
             count, name = rest.split(",", 1)
             current.functions[lines[name]] += int(count)
@@ -237,9 +206,9 @@ def run():
         if failed:
             raise steps.Trouble(f"{failed} tests failed\nlog: {log}")
         llvm = tools["LLVM"]
-        text, binary = out / "coverage.proftext", out / "coverage.profdata"
-        text.write_text(profile(llvm, out / "linux", counters.read_bytes()))
-        steps.run([toolchain.llvm_tool(llvm, "llvm-profdata"), "merge", "-o", binary, text], log,
+        raw, binary = out / "coverage.profraw", out / "coverage.profdata"
+        raw.write_bytes(profile(llvm, out / "linux", counters.read_bytes()))
+        steps.run([toolchain.llvm_tool(llvm, "llvm-profdata"), "merge", "-o", binary, raw], log,
                   append=True)
         objects = [word for name in OBJECTS for word in ("--object", out / name)][1:]
         lcov = steps.output([toolchain.llvm_tool(llvm, "llvm-cov"), "export", "--format=lcov",
