@@ -113,7 +113,7 @@ def git(folder, *words, **options):
     author = re.fullmatch(r"(.*) <(.*)>", commits()[0].author)
     done = subprocess.run(
         ["git", "-c", f"user.name={author[1]}", "-c", f"user.email={author[2]}",
-         "-c", "commit.gpgsign=false", "-C", folder, *words],
+         "-c", "commit.gpgsign=false", "-c", "gc.auto=0", "-C", folder, *words],
         capture_output=True, text=True, check=False, env=steps.environment(), **options,
     )
     if done.returncode:
