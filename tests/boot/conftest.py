@@ -16,23 +16,19 @@ import itertools
 import os
 import random
 import signal
-import sys
 import tempfile
 from pathlib import Path
 
+import counters
+import fsx as exerciser
+import host as hosts
 import pytest
+from machine import Machine
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-import counters  # noqa: E402
-import fsx as exerciser  # noqa: E402
-import host as hosts  # noqa: E402
-from machine import Machine  # noqa: E402
-
-import initramfs  # noqa: E402
-import kernel as kernels  # noqa: E402
-import settings  # noqa: E402
-import steps  # noqa: E402
+import initramfs
+import kernel as kernels
+import settings
+import steps
 
 
 def pytest_addoption(parser):

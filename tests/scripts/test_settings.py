@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Variables of make: good values are parsed, bad ones are refused with a remedy."""
 
+import os
 import re
 import signal
 import subprocess
@@ -119,15 +120,15 @@ def test_an_error_of_the_system_is_no_traceback(monkeypatch, capsys):
 # A tool that needs some time to clean up.
 TOOL = "trap 'sleep 0.2; echo ended >end; kill $!; exit' TERM; sleep 600 & echo >begin; wait"
 PROGRAM = f"""
-import sys
-sys.path.insert(0, {str(settings.ROOT / "scripts")!r})
 import steps
 steps.main(lambda: steps.run(["sh", "-c", {TOOL!r}], "log"))
 """
 
 
 def test_a_terminated_run_waits_for_its_tool(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path) as process:
+    environment = os.environ | {"PYTHONPATH": str(settings.ROOT / "scripts")}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path,
+                          env=environment) as process:
         limit = time.monotonic() + 120
         while not (tmp_path / "begin").exists():
             assert time.monotonic() < limit
