@@ -167,7 +167,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         # Every region may be aligned to a gigabyte, and hot-added ones want room, too.
         room = sum(-(-disk.size // GIB) + 1 for disk in self.pmem) + 8
         append = f"console=ttyS0 panic=-1 oops=panic driver={self.driver} {self.append}"
-        accelerator = self.accelerator or accel.choose(self.kernel)
+        accelerator = self.accelerator or accel.choose(self.kernel, boots)
         if accelerator == "tcg":
             append += " maxcpus=1"  # init starts the others
         if self.uart:
@@ -381,6 +381,15 @@ class Guest:  # pylint: disable=too-many-instance-attributes
                          f"command line: {self.qemu_log}")
         parts.append(steps.tail(self.console_log))
         return GuestError("\n".join(parts))
+
+
+def boots(kernel, accelerator, limit):
+    """Return whether a guest boots under an accelerator within so many seconds."""
+    try:
+        with Guest(kernel, name=f"probe-{accelerator}", accelerator=accelerator, timeout=limit):
+            return True
+    except GuestError:
+        return False
 
 
 def requested():

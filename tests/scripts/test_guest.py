@@ -110,7 +110,7 @@ def make_probed(monkeypatch):
 def choose():
     """Choose as a new process does."""
     accel.choose.cache_clear()
-    return accel.choose(kernel.Kernel("release", Path("nowhere")))
+    return accel.choose(kernel.Kernel("release", Path("nowhere")), guest.boots)
 
 
 def test_the_accelerator_is_noted_and_the_note_named(probed, capsys, monkeypatch):
