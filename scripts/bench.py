@@ -46,8 +46,7 @@ from bench_report import (
     table,
     targets,
 )
-from boot import DRIVERS
-from guest import Disk, Guest, GuestError
+from guest import DRIVERS, Disk, Guest, GuestError
 
 NODES = {"c": "/dev/pmem0", "rust": "/dev/pmem0", "blk": "/dev/vda"}
 SIZE = 256 << 20

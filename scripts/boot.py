@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Show that a file outlives a power cut: written in one guest, which is killed, read in another."""
+"""Show that files outlive a power cut: written in one guest, which is killed, read in another."""
 
 import re
 import tempfile
@@ -8,15 +8,13 @@ from pathlib import Path
 import kernel as kernels
 import settings
 import steps
-from guest import Disk, Guest, GuestError
+from guest import DRIVERS, Disk, Guest, GuestError
 
-# The names under which the drivers stand on the virtio bus.
-DRIVERS = {"rust": "virtio_pmem_rust", "c": "virtio_pmem"}
 MAKE = {"ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q"}
 CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
 CASES = [(fs, dax) for fs in ("ext4", "xfs") for dax in (False, True)]
 
-# Which driver serves the device that the disk comes from: the symbolic links of sysfs say.
+# Find the driver of the disk's device by the symbolic links in sysfs.
 BOUND = """
 set -e
 device=$(readlink -f /sys/block/pmem0/device)
@@ -41,6 +39,12 @@ xfs_io -d -s -c 'pwrite -q -S 0x5a -b 4k 256k 256k' dsync
 # A directory that only its own fsync makes durable.
 mkdir -p deep/er && cp fsync deep/er/copy && xfs_io -c fsync deep/er/copy && xfs_io -c fsync deep/er
 sha256sum fsync dsync deep/er/copy
+# The kill hits a guest that goes on writing.
+while dd if=/dev/urandom of=load bs=4k count=8 conv=fsync; do echo; done >/tmp/load 2>/dev/null &
+until [ "$(wc -l </tmp/load)" -ge 20 ]; do
+    kill -0 $!
+    usleep 10000
+done
 """
 
 READ = """
@@ -51,13 +55,14 @@ sha256sum fsync dsync deep/er/copy
 cd / && umount /mnt
 {check} /dev/pmem0 >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
 echo 'the file system is consistent'
+! dmesg -r | grep -E '^<[0-3]>.*(virtio|pmem|nd_|region|namespace|EXT4|XFS|I/O error)'
 """
 
 
-def show(who, text):
-    """Print a guest's words."""
+def show(source, text):
+    """Print a guest's output."""
     for line in text.splitlines():
-        print(f"  {who}: {line}", flush=True)
+        print(f"  {source}: {line}", flush=True)
 
 
 def sums(text):
@@ -65,13 +70,13 @@ def sums(text):
     return re.findall(r"^[0-9a-f]{64}  \S+$", text, re.M)
 
 
-def session(kernel, disk, case, who, script, options):
+def session(kernel, disk, case, turn, script, options):
     """Run a script in a guest of its own, then kill it; return the output."""
     fs, dax = case
-    name = f"boot-{fs}{'-dax' if dax else ''}-{who.replace(' ', '')}"
+    name = f"boot-{options['driver']}-{fs}{'-dax' if dax else ''}-{turn}"
     with Guest(kernel, name=name, pmem=[disk], **options) as guest:
         result = guest.run(BOUND + script)
-        show(who, result.output)
+        show(f"guest {turn}", result.output)
         if result.status:
             raise guest.error(f"exit status {result.status}")
         driver = DRIVERS[options["driver"]]
@@ -81,9 +86,9 @@ def session(kernel, disk, case, who, script, options):
             raise guest.error(f"mounted {'without' if dax else 'with'} dax")
         complaints = guest.complaints()
         if complaints:
-            raise guest.error(f"the kernel complained: {complaints[0]}")
+            raise guest.error(f"the kernel reports a bug: {complaints[0]}")
         guest.kill()
-    print(f"  host: {who} killed", flush=True)
+    print(f"  host: guest {turn} killed", flush=True)
     return result.output
 
 
@@ -93,14 +98,14 @@ def power_cycle(kernel, case, size, options):
     words = {"options": "-o dax" if dax else "", "make": MAKE[fs], "check": CHECK[fs]}
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-") as folder:
         disk = Disk(Path(folder) / "pmem0", size)
-        first = session(kernel, disk, case, "guest 1", WRITE.format(**words), options)
-        second = session(kernel, disk, case, "guest 2", READ.format(**words), options)
+        first = session(kernel, disk, case, 1, WRITE.format(**words), options)
+        second = session(kernel, disk, case, 2, READ.format(**words), options)
     if len(sums(first)) != 3 or sums(first) != sums(second):
-        raise GuestError("the second guest found other data than the first had written")
+        raise GuestError("the second guest did not read the data that the first had written")
 
 
 def run():
-    """Go through the cases; return how many passed and how many failed."""
+    """Run all cases; return how many passed and how many failed."""
     options = {
         "driver": settings.choice("DRIVER", tuple(DRIVERS)),
         "memory": settings.size("MEM"),

@@ -33,6 +33,9 @@ import steps
 
 GIB = 1 << 30
 
+# The drivers' names on the virtio bus, which are those of their modules, too.
+DRIVERS = {"rust": "virtio_pmem_rust", "c": "virtio_pmem"}
+
 # How the kernel speaks of bugs, its own or ours.
 COMPLAINTS = re.compile(
     r"BUG:|WARNING:|Oops|kernel BUG|Kernel panic|UBSAN:|possible (circular|recursive|irq lock)|"

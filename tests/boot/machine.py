@@ -11,12 +11,9 @@ import pytest
 from host import LIMIT
 from qemu.qmp import QMPClient
 
-from guest import Disk, Guest
+from guest import DRIVERS, Disk, Guest
 
 MIB = 1 << 20
-
-# The names under which the drivers stand on the virtio bus; those of their modules, too.
-DRIVERS = {"rust": "virtio_pmem_rust", "c": "virtio_pmem"}
 
 # Virtio's number for pmem devices.
 PMEM = "0x001b"
