@@ -25,7 +25,7 @@ DIRECTORIES = (
 
 
 def libraries(program):
-    """List the shared libraries that a program loads, by the names it asks for."""
+    """Return the shared libraries of a program, by the paths under which it loads them."""
     text = steps.output(["ldd", program]) or ""
     return re.findall(r"(?:=>\s+|^\s*)(/\S+)\s+\(0x", text, re.M)
 
@@ -37,7 +37,7 @@ class Archive:
         self.lines = {}
 
     def directory(self, path):
-        """Add a directory and those above it."""
+        """Add a directory and its parents."""
         for parent in reversed([Path(path), *Path(path).parents]):
             if str(parent) != "/":
                 self.lines.setdefault(str(parent), f"dir {parent} 0755 0 0")
@@ -55,7 +55,7 @@ class Archive:
         self.lines.setdefault(str(path), f"slink {path} {target} 0777 0 0")
 
     def program(self, name):
-        """Add a program of the host with its libraries, where its loader looks for them."""
+        """Add a program of the host, with its libraries at the paths that its loader searches."""
         found = shutil.which(name)
         if not found:
             raise steps.Trouble(f"{name} is not installed")
@@ -75,7 +75,7 @@ class Archive:
 
 
 def applets():
-    """List busybox's commands."""
+    """Return the names of busybox's commands."""
     text = steps.output(["busybox", "--list"])
     if not text:
         raise steps.Trouble("busybox does not run")
@@ -83,7 +83,7 @@ def applets():
 
 
 def pack(generator, text, target):
-    """Write an archive; it gets its name when it is whole, whoever else writes it."""
+    """Write an archive; it gets its name when it is complete, also with concurrent writers."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="pack-") as folder:
         listing, new = Path(folder) / "list", Path(folder) / "cpio"
         listing.write_text(text)
@@ -96,11 +96,11 @@ def pack(generator, text, target):
 
 
 def contents(kernel):
-    """List what a kernel's guests have."""
+    """Return the contents of a kernel's initramfs."""
     archive = Archive()
     for path in DIRECTORIES:
         archive.directory(path)
-    # The kernel opens it before anything is mounted.
+    # The kernel opens the console before init mounts /dev.
     archive.lines["/dev/console"] = "nod /dev/console 0600 0 0 c 5 1"
     archive.file("/bin/busybox", shutil.which("busybox"))
     if libraries("/bin/busybox"):
@@ -123,7 +123,7 @@ def contents(kernel):
 
 
 def build(kernel):
-    """Make a kernel's initramfs, unless it is there and nothing in it has changed."""
+    """Make a kernel's initramfs, unless it is up to date."""
     text = contents(kernel).text()
     value = hashlib.sha256(text.encode())
     for source in re.findall(r"^file \S+ (\S+)", text, re.M):

@@ -2,13 +2,13 @@
 """Fixtures of the boot tests: the kernel, and guests of two kinds.
 
 boot      makes guests for one test
-machine   is a guest that the tests of a module share; a failed test ends it, the next boots anew
+machine   is a guest that the tests of a module share; a failed test ends it, the next boots again
 
-Which tests run depends on the kernel, and on LONG=1 in the environment. Without a mark a test runs
-on the release kernel, and with LONG=1 on the debug kernel, too. Marks:
+The kernel and LONG=1 in the environment select the tests. Without a mark a test runs on the release
+kernel, and with LONG=1 on the debug kernel, too. Marks:
 
 on_debug    runs on the debug kernel, too
-only_debug  runs on the debug kernel alone: it needs what only that has
+only_debug  runs on the debug kernel alone, because only that can show the result
 long        runs with LONG=1 only
 """
 
@@ -37,21 +37,21 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Name the marks, and end in good order when told to: leave no guest and no disk behind."""
-    for mark in ("on_debug: runs on the debug kernel, too", "only_debug: runs on it alone",
-                 "long: runs with LONG=1 only"):
+    """Register the marks, and end in good order on SIGTERM: leave no guest and no disk behind."""
+    for mark in ("on_debug: runs on the debug kernel, too",
+                 "only_debug: runs on the debug kernel alone", "long: runs with LONG=1 only"):
         config.addinivalue_line("markers", mark)
     signal.signal(signal.SIGTERM, steps.interrupted)
     try:
         settings.flag("LONG")
-        # Of tests that decide at random; in their names, and the same for all workers.
+        # For the randomized tests; in their names, and the same for all workers.
         os.environ["SEED"] = str(settings.number("SEED") or random.randrange(1, 10 ** 6))
     except settings.BadSetting as error:
         raise pytest.UsageError(str(error)) from error
 
 
 def kernel_name(config):
-    """Return which kernel is booted; the directory that it was built in bears its name."""
+    """Return the name of the kernel to boot, which is that of its build directory."""
     built = config.getoption("--built")
     name = Path(built).resolve().name if built else "release"
     if name not in kernels.KERNELS:
@@ -61,7 +61,7 @@ def kernel_name(config):
 
 
 def wanted(item, debug, long):
-    """Tell whether a test is to run."""
+    """Return whether a test is to run."""
     marks = {mark.name for mark in item.iter_markers()}
     if "long" in marks and not long:
         return False
@@ -71,7 +71,7 @@ def wanted(item, debug, long):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is not for this kernel, or takes too long."""
+    """Deselect tests for the other kernel, and long ones."""
     debug, long = kernel_name(config) == "debug", settings.flag("LONG")
     out = [item for item in items if not wanted(item, debug, long)]
     config.hook.pytest_deselected(items=out)
@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def kernel(request):
-    """The kernel that is booted."""
+    """The kernel to boot."""
     built = request.config.getoption("--built")
     if not built:
         return kernels.ready("release")
@@ -91,7 +91,7 @@ def kernel(request):
 
 @pytest.fixture(scope="session")
 def library():
-    """The library that gives QEMU's fsync into the hands of the tests."""
+    """The library through which tests control QEMU's fsync."""
     settings.BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as folder:
         yield hosts.build(Path(folder) / "host_fsync.so")
@@ -99,7 +99,7 @@ def library():
 
 @pytest.fixture(scope="session")
 def records():
-    """The guest's program that writes numbered records."""
+    """The program of the guest that writes numbered records."""
     settings.BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as folder:
         yield counters.build(Path(folder) / "records")
@@ -120,7 +120,7 @@ def folder():
 
 @pytest.fixture
 def boot(request, kernel, library, folder):
-    """A function that boots a guest; more than one in a row find the same disks."""
+    """A function that boots a guest; a test's guests have the same disks, one after the other."""
     turns = itertools.count(1)
 
     def start(**options):
@@ -131,7 +131,7 @@ def boot(request, kernel, library, folder):
 
 @pytest.fixture(scope="module")
 def shared(request, kernel, library):
-    """The guest that a module's tests share, running or not; DRIVER and MACHINE describe it."""
+    """The guest that a module's tests share, running or not; the module's MACHINE describes it."""
     options = {"name": f"test-{request.module.__name__}"}
     options |= getattr(request.module, "MACHINE", {})
     if hasattr(request, "param"):
@@ -144,7 +144,7 @@ def shared(request, kernel, library):
 
 @pytest.fixture
 def machine(request, shared):
-    """The module's guest, alive; its messages are this test's own."""
+    """The module's guest, running; its messages are only this test's."""
     if not shared.alive():
         shared.start()
         shared.wait_ready()

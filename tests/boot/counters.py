@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Numbers that a guest tells its host up to the moment it is killed: see tests/guest/records.c."""
+"""Numbers that a guest shares with its host until it is killed: see tests/guest/records.c."""
 
 import struct
 import time
@@ -9,7 +9,7 @@ import steps
 
 SOURCE = settings.TESTS / "guest/records.c"
 
-# Where the guest finds the memory that it shares with the host.
+# Find the memory that the guest shares with the host.
 GUEST_SIDE = """
 device=$(dirname $(grep -l 0x1110 /sys/bus/pci/devices/*/device))
 echo 1 >$device/enable
@@ -18,14 +18,14 @@ export COUNTERS=$device/resource2
 
 
 def build(target):
-    """Compile the guest's side."""
+    """Compile the program for the guest; return its path."""
     steps.run(["gcc", "-static", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-o", target,
                SOURCE], steps.log_path("records"))
     return target
 
 
 class Counters:
-    """Memory that guests count in; what they have counted outlives them."""
+    """Memory in which guests count; the counts outlive them."""
 
     SIZE = 1 << 16
 
@@ -36,15 +36,15 @@ class Counters:
                      f"size={self.SIZE}", "-device", "ivshmem-plain,memdev=counters")
 
     def done(self, writer):
-        """Return how many records a writer has had acknowledged."""
+        """Return how many of a writer's records were acknowledged."""
         with open(self.path, "rb") as file:
             file.seek(16 * writer + 8)
             return struct.unpack("=Q", file.read(8))[0]
 
     def wait(self, goals, timeout):
-        """Wait until each writer has come as far as its goal, given as {writer: number}."""
+        """Wait until each writer has reached its goal, given as {writer: number}."""
         limit = time.monotonic() + timeout
         while slow := {writer: self.done(writer) for writer, goal in goals.items()
                        if self.done(writer) < goal}:
-            assert time.monotonic() < limit, f"goals {goals}, and so far {slow}"
+            assert time.monotonic() < limit, f"goals {goals}, reached {slow}"
             time.sleep(0.02)

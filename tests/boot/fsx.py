@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The file system exerciser, as the crate of that name has it: crates.io/crates/fsx."""
+"""The file system exerciser from crates.io/crates/fsx."""
 
 import packages
 import settings
@@ -8,9 +8,9 @@ import toolchain
 
 VERSION = "0.3.2"
 
-# How often it does what, in relation to its other operations. Two are left out: its sendfile wants
-# a socket, and the guests' kernel has no network; its copy_file_range makes XFS share blocks, and
-# for shared blocks that are mapped with DAX fs/dax.c warns (7.3.4, dax_disassociate_entry).
+# The relative frequency of its operations. Two are left out: its sendfile needs a socket, and the
+# guests' kernel has no network protocol; its copy_file_range makes XFS share blocks, and for shared
+# blocks that are mapped with DAX fs/dax.c warns (7.3.4, dax_disassociate_entry).
 CONFIG = """
 [weights]
 close_open = 0.5
@@ -29,7 +29,7 @@ posix_fadvise = 0.2
 
 
 def build():
-    """Install it in the cache, static for the guest; return its path."""
+    """Install it in the cache, statically linked for the guest; return its path."""
     packages.need("build")
     root = settings.cache() / f"fsx-{VERSION}"
     program = root / "bin/fsx"
@@ -38,7 +38,7 @@ def build():
     if settings.flag("NO_INSTALL"):
         raise steps.Trouble(f"missing (NO_INSTALL is set): cargo install fsx@{VERSION}")
     with steps.step(f"install fsx {VERSION}"):
-        # With the target named, what is compiled to run here is not made static as well.
+        # With a named target, the flags do not apply to build scripts.
         steps.run(
             [toolchain.cargo(), "install", "--locked", "--debug", "fsx", "--version", VERSION,
              "--target", f"{settings.arch()}-unknown-linux-gnu", "--root", root,

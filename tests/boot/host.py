@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the host does when a guest flushes, and keeps: see host_fsync.c and host_journal.c."""
+"""A guest's host: it delays, fails or journals flushes (host_fsync.c, host_journal.c)."""
 
 import functools
 import shutil
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import steps
 
-# Seconds after which what is waited for counts as hung. It measures nothing: a busy machine may
-# take minutes for what an idle one does in a second.
+# Seconds after which a wait fails. It measures nothing: a busy machine may need minutes where an
+# idle one needs a second.
 LIMIT = 300
 
 SOURCES = [Path(__file__).with_name(name) for name in ("host_fsync.c", "host_journal.c")]
@@ -21,14 +21,14 @@ COMMIT = 2 ** 64 - 1
 
 
 def build(target):
-    """Compile the library that is preloaded into QEMU."""
+    """Compile the library that is preloaded into QEMU; return its path."""
     steps.run(["gcc", "-shared", "-fPIC", "-O1", "-pthread", "-Wall", "-Werror", "-o", target,
                *SOURCES], steps.log_path("host-fsync"))
     return target
 
 
 def records(path):
-    """Go through a journal: yield each record's number, and where it and its content begin."""
+    """Yield each record of a journal: its number, the content's position, the content."""
     with open(path, "rb") as journal:
         while len(head := journal.read(8)) == 8:
             (number,) = struct.unpack("=Q", head)
@@ -46,7 +46,7 @@ def copy(source, target):
 
 
 def replay(journal, image):
-    """Write to an image what a journal guarantees."""
+    """Write to an image the pages that a journal guarantees."""
     guaranteed = max((struct.unpack("=Q", content)[0]
                       for number, _, content in records(journal) if number == COMMIT), default=0)
     with open(image, "r+b") as file:
@@ -58,14 +58,14 @@ def replay(journal, image):
 
 class Host:
     """The host under one guest. Its plan holds until the next: pass, fail, delay N, hang,
-    or hang N, which holds all flushes but the first N of this guest."""
+    or hang N, which holds all flushes except the first N of this guest."""
 
     def __init__(self, library, folder):
         self.library = library
         self.plan_file = Path(folder) / "fsync-plan"
         self.record_file = Path(folder) / "fsync-record"
         self.record_file.touch()
-        self.patience = 1  # as the guest is slow
+        self.slowness = 1  # the factor of timeouts for a slow guest
         self.journals = Path(folder) / "journals"
         self.plan("pass")
 
@@ -75,7 +75,7 @@ class Host:
                 f"FSYNC_RECORD={self.record_file}", f"FSYNC_JOURNAL={self.journals}"]
 
     def plan(self, plan, disk=None):
-        """Decide what becomes of flushes from now on, also of those that hang.
+        """Set the plan for flushes from now on, also for those that hang.
 
         With a disk the plan is for its flushes alone, and those of others pass.
         """
@@ -86,7 +86,7 @@ class Host:
         new.replace(self.plan_file)
 
     def keep_journal(self, disks):
-        """From now on, before the guest's start, know what is guaranteed to be on these disks."""
+        """Before the guest's start, begin to record the guaranteed content of these disks."""
         shutil.rmtree(self.journals, ignore_errors=True)
         self.journals.mkdir()
         for disk in disks:
@@ -98,11 +98,11 @@ class Host:
         return self.journals / str(Path(disk.path).stat().st_ino)
 
     def base(self, disk):
-        """Return the path of what was on the disk when its journal began."""
+        """Return the path of a disk's content when its journal began."""
         return self.journal(disk).with_suffix(".base")
 
     def lose_power(self, disks):
-        """Take from these disks all that is not guaranteed; the guest was killed before."""
+        """Remove from these disks all that is not guaranteed. The guest was killed before."""
         for disk in disks:
             journal = self.journal(disk)
             if journal.exists():
@@ -110,26 +110,26 @@ class Host:
             copy(self.base(disk), disk.path)
 
     def count(self, word, disk=None):
-        """Count the records that begin with a word, of one disk or of all."""
+        """Return how many records of one disk, or of all, begin with a word."""
         inode = str(Path(disk.path).stat().st_ino) if disk else None
         records = [line.split() for line in self.record_file.read_text("ascii").splitlines()]
         return sum(record[0] == word and inode in (None, record[1]) for record in records)
 
     def results(self):
-        """List what became of each flush that was answered: 0, or -1 if it failed."""
+        """List the results of the answered flushes: 0, or -1 if it failed."""
         records = [line.split() for line in self.record_file.read_text("ascii").splitlines()]
         return [int(record[2]) for record in records if record[0] == "end"]
 
     def begun(self, disk=None):
-        """Count the flushes that have reached the host."""
+        """Return how many flushes have reached the host."""
         return self.count("begin", disk)
 
     def ended(self, disk=None):
-        """Count the flushes that the host has answered, in whatever way."""
+        """Return how many flushes the host has answered, successfully or not."""
         return self.count("end", disk)
 
     def hang(self):
-        """Hold all flushes from now on; return when one is held, of a guest that goes on flushing.
+        """Hold all flushes from now on; wait until one is held. The guest goes on flushing.
 
         A driver that sends one flush at a time gets no answer from then on.
         """
@@ -138,17 +138,17 @@ class Host:
         self.wait(functools.partial(self.count, "held"), goal, LIMIT)
 
     def wait_begun(self, count, timeout=LIMIT):
-        """Wait until so many flushes have reached the host."""
+        """Wait until this number of flushes has reached the host."""
         self.wait(self.begun, count, timeout)
 
     def wait_ended(self, count, timeout=LIMIT):
-        """Wait until so many flushes were answered."""
+        """Wait until this number of flushes was answered."""
         self.wait(self.ended, count, timeout)
 
     def wait(self, counter, count, timeout):
         """Wait until a counter has reached a number."""
-        limit = time.monotonic() + timeout * self.patience
+        limit = time.monotonic() + timeout * self.slowness
         while counter() < count:
-            assert time.monotonic() < limit, (f"{counter()} of {count} flushes awaited; "
+            assert time.monotonic() < limit, (f"{counter()} of {count} expected flushes; "
                                               f"{self.begun()} begun, {self.ended()} ended")
             time.sleep(0.02)

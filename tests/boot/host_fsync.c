@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Preloaded into QEMU, whose answer to a flush is an fsync() of the backing file. Does with it what
- * the test has planned, and keeps a record, so that a test decides when a host fails or hangs.
+ * Preloaded into QEMU, which executes a flush by an fsync() of the backing file. Executes a test's
+ * plan instead, so that the test decides when a host fails or hangs, and keeps a record.
  *
- * FSYNC_PLAN names a file that says what to do, and may be replaced at any time:
- *	pass		what was asked for
- *	fail		nothing, and return EIO
+ * FSYNC_PLAN names a file that holds the plan, and may be replaced at any time:
+ *	pass		the real fsync()
+ *	fail		none, and return EIO
  *	fail N		the same every Nth time
  *	delay N		wait for N milliseconds first
- *	hang		wait until the plan is another one
+ *	hang		wait until the plan changes
  *	hang N		the same, but the first N calls since QEMU started pass
- *	PLAN@INODE	the plan for one file; the others' calls pass
+ *	PLAN@INODE	the plan for one file; calls for others pass
  *
- * FSYNC_RECORD names a file that gets one line at the beginning and one at the end of each call:
+ * FSYNC_RECORD names a file that gets a line at the beginning and at the end of each call, and one
+ * in between if the call is held:
  *	begin INODE
- *	end INODE RESULT
- * and one in between if the call is held:
  *	held INODE
+ *	end INODE RESULT
  *
  * FSYNC_JOURNAL: see host_journal.c.
  */
@@ -66,13 +66,13 @@ static void record(const char *line)
 
 	if (fd < 0)
 		return;
-	/* One write is one line, whichever threads write. */
+	/* One write is one line, also if several threads write. */
 	if (write(fd, line, strlen(line)) < 0)
 		perror("FSYNC_RECORD");
 	close(fd);
 }
 
-/* Whether the plan holds the call that has this turn. */
+/* Returns whether the plan holds the call with this number. */
 static bool is_held(const char *plan, unsigned long turn)
 {
 	unsigned long passing = 0;

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a host is sure to have after a power failure: the stores that came before an fsync which
- * has returned. QEMU's memory is a shared mapping of the file, so the file itself would show a test
- * every store, however early the guest was killed.
+ * The data that a host is guaranteed to have after a power failure: stores before an fsync that has
+ * returned. QEMU's memory is a shared mapping of the file, so the file itself has every store,
+ * however early the guest was killed.
  *
- * If the directory FSYNC_JOURNAL is there, each file that is synced has a journal in it:
- *	INODE.base	made by the test: what the file held at first
- *	INODE		made here: records, only ever appended
+ * If the directory FSYNC_JOURNAL exists, each file that is synced has a journal in it:
+ *	INODE.base	made by the test: the file's first content
+ *	INODE		made here: records, which are only appended
  *
  * A record is a page's number and its content, or COMMIT and the length of the journal that is
- * guaranteed from then on. (A number is 64 bits long, as the machine writes it.)
+ * guaranteed from then on. (A number has 64 bits in the machine's byte order.)
  *
  * When an fsync begins, the pages that have changed since the last copy are appended. The guest
- * goes on meanwhile, so a page may be newer than that: any cache may write a page back early. It is
- * never older. When the fsync has returned, COMMIT is appended. Of fsyncs that run at the same time
- * each waits until the one before it has made its copy, and guarantees that, too: its pages were
- * there before.
+ * runs meanwhile, so a page may be newer than the fsync, because any cache may write a page back
+ * early. It is never older. When the fsync has returned, COMMIT is appended. Concurrent fsyncs make
+ * their copies one after the other, and each guarantees the earlier copies, too: their pages were
+ * stored before it.
  *
- * The test kills QEMU and not its host, so what was written to the journal is there. A record that
- * was cut off by the kill is behind the last COMMIT.
+ * The test kills QEMU and not its host, so the journal keeps all that was written to it. A record
+ * that the kill has cut off is behind the last COMMIT.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -46,17 +46,17 @@ struct journal {
 	ino_t inode;
 	int fd;
 	size_t size;
-	/* The file as the guest sees it, and as it was copied last. */
+	/* The file's current content, and the content at the last copy. */
 	const char *live;
 	char *copied;
-	/* How much was appended. */
+	/* The journal's length. */
 	uint64_t end;
 };
 
 static struct journal *journals;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* A journal with a gap would blame the guest. */
+/* With a gap in the journal, the test would blame the guest. */
 static void give_up(const char *what)
 {
 	fprintf(stderr, "FSYNC_JOURNAL: %s: %s\n", what, strerror(errno));
@@ -129,13 +129,13 @@ static void append_if_changed(struct journal *journal, uint64_t number)
 
 	if (!memcmp(live, copied, PAGE))
 		return;
-	/* The guest may write to it right now: what is kept is what was recorded. */
+	/* The guest may write meanwhile: record the same bytes that are kept. */
 	memcpy(copied, live, PAGE);
 	memcpy(record.page, copied, PAGE);
 	append(journal, &record, sizeof(record));
 }
 
-/* A hole has never been stored to: the base has one there, too. */
+/* The guest has never stored to a hole, which the base has, too. */
 static void append_changes(struct journal *journal, int fd)
 {
 	off_t data = 0, hole;
@@ -151,7 +151,7 @@ static void append_changes(struct journal *journal, int fd)
 		give_up("lseek");
 }
 
-/* Called before anything else is done for an fsync: what comes later is not covered by it. */
+/* Called at the very beginning of an fsync, which covers no later store. */
 struct copy journal_copy(int fd, const struct stat *stat)
 {
 	struct copy copy = {};
@@ -166,7 +166,7 @@ struct copy journal_copy(int fd, const struct stat *stat)
 	return copy;
 }
 
-/* Called when the fsync has succeeded, before QEMU gets to know. */
+/* Called when the fsync has succeeded, before it returns to QEMU. */
 void journal_commit(const struct copy *copy)
 {
 	const uint64_t record[2] = {COMMIT, copy->end};

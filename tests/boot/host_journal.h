@@ -4,7 +4,7 @@
 
 #include <sys/stat.h>
 
-/* A copy of what a file held when its fsync began; journal is NULL if none is kept. */
+/* A copy of a file's content when its fsync began; journal is NULL if none is kept. */
 struct copy {
 	struct journal *journal;
 	unsigned long long end;

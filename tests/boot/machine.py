@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A guest as the boot tests see it: its devices, its host, its complaints."""
+"""A guest of the boot tests: its devices, its host, the kernel's reports of bugs."""
 
 import asyncio
 import contextlib
@@ -18,12 +18,11 @@ MIB = 1 << 20
 # Virtio's number for pmem devices.
 PMEM = "0x001b"
 
-# Seconds after which a guest is killed. As LIMIT, it measures nothing.
+# Seconds after which a guest is killed. Like LIMIT, it measures nothing.
 LIFE = 6 * LIMIT
 
-# A time limit of the driver's that is longer than any wait here: what has ended, has not ended by
-# it.
-PATIENT = "virtio_pmem_rust.timeout=3600"
+# A timeout of the driver's that is longer than any wait here, so that it ends nothing.
+LONG_TIMEOUT = "virtio_pmem_rust.timeout=3600"
 
 
 def dsync(disk, pages, first=0, pattern=0x5a):
@@ -35,8 +34,8 @@ def dsync(disk, pages, first=0, pattern=0x5a):
 def aio(disk, size, depth=4, more=""):
     """Return the command that writes to a disk by AIO, with O_DIRECT and O_DSYNC.
 
-    Each write is a bio with FUA, and nothing else. A task that sleeps in a flush cannot be frozen;
-    one whose bios wait for the host can.
+    Each write is one bio with FUA. A task that sleeps in a flush cannot be frozen; a task whose
+    bios wait for the host can.
     """
     return (f"fio --name=aio --filename=/dev/{disk} --ioengine=libaio --direct=1 --sync=dsync "
             f"--rw=write --bs=4k --size={size} --iodepth={depth} --thread --allow_file_create=0 "
@@ -45,42 +44,49 @@ def aio(disk, size, depth=4, more=""):
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """A virtio-pmem device as the guest names it."""
+    """A virtio-pmem device, by its names in the guest."""
     virtio: str
     pci: str
 
     @property
     def path(self):
-        """Its directory in sysfs."""
+        """The device's directory in sysfs."""
         return f"/sys/bus/virtio/devices/{self.virtio}"
+
+
+def slowness(kernel):
+    """Return the factor by which timeouts are longer for a kernel."""
+    return 4 if kernel.name == "debug" else 1
+
+
+def watchdogs(kernel):
+    """Return words for the command line that make watchdogs tolerate a busy host."""
+    return ("rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 workqueue.watchdog_thresh=120 "
+            f"sysctl.kernel.hung_task_timeout_secs={LIMIT * slowness(kernel)}")
 
 
 class Machine(Guest):
     """A guest under a host whose fsync the test plans. Leaving its context checks its console.
 
-    All its timeouts, and its host's, are those of the release kernel.
+    All timeouts, also those of its host, are for the release kernel.
 
     sizes    of pmem devices in bytes; each is on its own file in folder
     options  of these devices
-    ready    what the console says when the guest takes commands, if it does not start its agent
+    ready    the console's message when the guest accepts commands, if it does not start its agent
     """
 
     def __init__(self, kernel, host, folder, *, sizes=(128 * MIB,), options="", ready=None,
                  append="", timeout=LIFE, **more):
         self.host = host
         self.ready = ready
-        self.patience = host.patience = 4 if kernel.name == "debug" else 1
+        self.slowness = host.slowness = slowness(kernel)
         disks = [Disk(folder / f"pmem{index}", size, options) for index, size in enumerate(sizes)]
-        # A busy host is no fault of the guest.
-        append = ("rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 "
-                  "workqueue.watchdog_thresh=120 "
-                  f"sysctl.kernel.hung_task_timeout_secs={LIMIT * self.patience} "
-                  f"printk.devkmsg=on {append}")
-        super().__init__(kernel, pmem=disks, wrapper=host.wrapper(), append=append,
-                         timeout=timeout * self.patience, **more)
+        super().__init__(kernel, pmem=disks, wrapper=host.wrapper(),
+                         append=f"{watchdogs(kernel)} printk.devkmsg=on {append}",
+                         timeout=timeout * self.slowness, **more)
 
     def wait_ready(self, timeout=None):
-        """Wait until the guest takes commands."""
+        """Wait until the guest accepts commands."""
         if self.ready:
             self.wait_console(self.ready)
             self.run("true", timeout)
@@ -94,19 +100,19 @@ class Machine(Guest):
                 self.check()
 
     def check(self, before=0):
-        """Fail if the kernel has spoken of a bug, or has ceased to look for some."""
+        """Fail if the kernel has reported a bug, or has switched lockdep off."""
         if self.alive():
-            # A thread of the kernel prints; what it has not come to is not on the console.
+            # A thread of the kernel prints, and may lag behind the messages.
             word = f"checked {time.monotonic_ns()}"
             self.sh(f"echo '<5>{word}' >/dev/kmsg")
             self.wait_console(word)
-        # As an error of the guest, so that what QEMU has done is told apart: see guest.py.
+        # An error of the guest names known faults of QEMU: see guest.py.
         trouble = self.trouble()[before:]
         if trouble:
-            raise self.error("\n".join(["the kernel complains:", *trouble]))
+            raise self.error("\n".join(["the kernel reports:", *trouble]))
 
     def trouble(self):
-        """List the kernel's complaints; lockdep off, as after trouble of any kind, is one."""
+        """List the kernel's reports of bugs; after some of them, only lockdep is off."""
         off = []
         if self.kernel.name == "debug" and self.alive():
             state = self.sh("grep debug_locks: /proc/lockdep_stats")
@@ -115,21 +121,21 @@ class Machine(Guest):
         return self.complaints() + off
 
     def wait(self, timeout=LIMIT):
-        """Wait until the guest has ended by itself; return QEMU's exit status."""
-        return super().wait(timeout * self.patience)
+        """Wait until QEMU has ended by itself; return its exit status."""
+        return super().wait(timeout * self.slowness)
 
     def wait_console(self, pattern, timeout=LIMIT):
         """Wait for a regular expression on the console; return its match."""
-        return super().wait_console(pattern, timeout * self.patience)
+        return super().wait_console(pattern, timeout * self.slowness)
 
     # Commands
 
     def run(self, script, timeout=None, **more):
-        """As Guest.run(); the timeout is what the release kernel may take."""
-        return super().run(script, timeout and timeout * self.patience, **more)
+        """Run a script like Guest.run(); the timeout is for the release kernel."""
+        return super().run(script, timeout and timeout * self.slowness, **more)
 
     def sh(self, script, timeout=None):
-        """Run a script that must succeed at each of its steps; return its output, stripped."""
+        """Run a script whose steps must all succeed; return its output, stripped."""
         return self.run(f"set -e\n{script}", timeout, check=True).output.strip()
 
     def fails(self, script, timeout=None):
@@ -139,7 +145,7 @@ class Machine(Guest):
         return result.output.strip()
 
     def later(self, name, script):
-        """Start a script in the background; join() returns what became of it."""
+        """Start a script in the background, for join()."""
         self.sh(f"""
             rm -f /tmp/{name}.status
             cat >/tmp/{name}.sh <<'SCRIPT'
@@ -152,27 +158,27 @@ SCRIPT
         """)
 
     def join(self, name, timeout=LIMIT):
-        """Wait for a script in the background; return its exit status and its output."""
+        """Wait for a script in the background; return its exit status and output."""
         self.until(f"[ -e /tmp/{name}.status ]", timeout)
         return int(self.sh(f"cat /tmp/{name}.status")), self.sh(f"cat /tmp/{name}.out")
 
     def done(self, name):
-        """Tell whether a script in the background has ended."""
+        """Return whether a script in the background has ended."""
         return self.run(f"[ -e /tmp/{name}.status ]").status == 0
 
     def until(self, condition, timeout=LIMIT):
         """Wait until a command of the guest succeeds."""
-        # By the host's clock: see guest.py on an emulated guest's.
-        limit = time.monotonic() + timeout * self.patience
+        # By the host's clock: an emulated guest's may be wrong (see guest.py).
+        limit = time.monotonic() + timeout * self.slowness
         while (result := self.run(condition, timeout)).status:
             if time.monotonic() > limit:
-                # Who sleeps, and where, goes to the console.
+                # The console gets the stacks of sleeping tasks.
                 self.run("""
                     ls /sys/bus/nd/devices /dev/pmem* >/dev/kmsg 2>&1
                     echo w >/proc/sysrq-trigger
                     sleep 3
                 """)
-                raise self.error(f"not so within {timeout * self.patience} s: {condition}\n"
+                raise self.error(f"not true within {timeout * self.slowness} s: {condition}\n"
                                  f"{result.output}")
             time.sleep(0.1)
 
@@ -194,7 +200,7 @@ SCRIPT
     # Devices
 
     def devices_found(self):
-        """List the guest's virtio-pmem devices, in the order of their ports."""
+        """List the guest's virtio-pmem devices in the order of their ports."""
         found = []
         for line in self.sh(f"""
             for device in /sys/bus/virtio/devices/virtio*; do
@@ -211,18 +217,18 @@ SCRIPT
         return device
 
     def bound(self, device):
-        """Return the driver that a device is bound to."""
+        """Return the driver to which a device is bound."""
         return self.sh(f"basename $(readlink {device.path}/driver || echo none)")
 
     def disk(self, device, timeout=LIMIT):
-        """Wait until a device has its disk; return the disk's name."""
+        """Wait until a device has its disk; return the name."""
         # The region is registered asynchronously.
         block = f"{device.path}/ndbus*/region*/namespace*/block/"
         self.until(f"name=$(ls {block} 2>/dev/null) && [ -b /dev/$name ]", timeout)
         return self.sh(f"ls {block}")
 
     def write(self, disk, pages, first=0, pattern=0x5a):
-        """Write pages to a disk, each with a flush of its own."""
+        """Write pages to a disk, each with its own flush."""
         self.sh(dsync(disk, pages, first, pattern))
 
     def unbind(self, device):
@@ -232,7 +238,7 @@ SCRIPT
         return time.monotonic() - start
 
     def bind(self, device, driver=None):
-        """Bind a device to a driver, the guest's own unless told; return the disk's name."""
+        """Bind a device to a driver, by default the guest's; return the disk's name."""
         name = DRIVERS[driver or self.driver]
         self.sh(f"echo {device.virtio} >/sys/bus/virtio/drivers/{name}/bind")
         return self.disk(device)
@@ -242,7 +248,7 @@ SCRIPT
         self.sh(f"echo 1 >/sys/bus/pci/devices/{device.pci}/remove", LIMIT)
 
     def rescan(self):
-        """Let the PCI bus be scanned for the only device; return the disk's name."""
+        """Rescan the PCI bus for the only device; return the disk's name."""
         self.sh("echo 1 >/sys/bus/pci/rescan")
         return self.disk(self.device())
 
@@ -260,26 +266,26 @@ SCRIPT
     # Messages
 
     def errors(self):
-        """List the messages of level error and above about the devices and what is on them."""
+        """List the messages of level error and above about devices, disks and file systems."""
         words = r"virtio|pmem|nd_|ndbus|region|namespace|EXT4|XFS|I/O error"
         text = self.sh("dmesg -r")
         return [line for line in text.splitlines()
                 if re.match(rf"<[0-3]>.*({words})", line)]
 
     def check_errors(self):
-        """Fail if there were such messages."""
-        # The C driver calls each unbind an error.
+        """Fail if there is such a message."""
+        # The C driver reports each unbind as an error.
         known = "virtio_pmem virtio[0-9]+: virtqueue is broken"
         assert [line for line in self.errors() if not re.search(known, line)] == []
 
     def clear_messages(self):
-        """Forget the kernel's messages so far."""
+        """Clear the kernel's messages."""
         self.sh("dmesg -c >/dev/null")
 
 
-# A test under each driver: what holds for C, too, is no invention of ours.
+# A test under each driver: what holds for the driver in C, too, is a fair demand.
 both_drivers = pytest.mark.parametrize("driver", list(DRIVERS))
 
-# The same for tests that share a guest; and for what only our driver has to hold.
+# The same for tests that share a guest, and for promises of the Rust driver alone.
 shared_by_both = pytest.mark.parametrize("shared", list(DRIVERS), indirect=True)
 shared_by_rust = pytest.mark.parametrize("shared", ["rust"], indirect=True)

@@ -3,13 +3,13 @@
 
 
 def members(machine):
-    """Return the disks of the guest's devices."""
+    """Return the names of the devices' disks."""
     return [machine.disk(device) for device in machine.devices_found()]
 
 
 def raid0(machine, disks, size, chunk):
-    """Make a striped disk of so many bytes of each disk; return its name."""
-    # As mdadm does it, but for an array that exists only as long as the guest.
+    """Make a striped disk from the first bytes of each disk; return its name."""
+    # Without metadata on the disks: the array lives as long as the guest.
     machine.sh("modprobe raid0; echo md0 >/sys/module/md_mod/parameters/new_array")
     machine.sh(f"""
         cd /sys/block/md0/md
@@ -28,5 +28,5 @@ def raid0(machine, disks, size, chunk):
 
 
 def stop(machine):
-    """Take the striped disk apart again."""
+    """Stop the striped disk."""
     machine.sh("echo clear >/sys/block/md0/md/array_state")

@@ -10,7 +10,7 @@ GIVES_UP = f"virtio_pmem_rust.timeout={TIMEOUT}"
 
 @both_drivers
 def test_failed_flush(boot, driver):
-    """A flush that the host fails is an I/O error for its callers; the next one works again."""
+    """A flush that the host fails is an I/O error for its callers; the next flush succeeds."""
     with boot(driver=driver) as machine:
         disk = machine.disk(machine.device())
         commands = (f"xfs_io -c fsync /dev/{disk}", dsync(disk, 1), aio(disk, "64k"))
@@ -25,7 +25,7 @@ def test_failed_flush(boot, driver):
 
 
 def test_failed_flush_for_many(boot):
-    """Of writers that share flushes, each one is told of the failure, and none for ever."""
+    """Writers that share a failed flush all fail, and the next ones succeed."""
     with boot() as machine:
         device = machine.device()
         disk = machine.disk(device)
@@ -44,7 +44,7 @@ def test_failed_flush_for_many(boot):
 
 
 def test_file_system_survives_failure(boot):
-    """A failed flush is the error of an fsync in a file system; after a repair all is well."""
+    """A failed flush fails an fsync in a file system; after a repair, the file system works."""
     with boot() as machine:
         disk = machine.disk(machine.device())
         machine.sh(f"""
@@ -57,7 +57,7 @@ def test_file_system_survives_failure(boot):
         machine.fails("dd if=/dev/zero of=/mnt/other bs=4k count=1 conv=fsync 2>&1")
         machine.host.plan("pass")
         machine.run("umount /mnt")
-        # e2fsck says 1 when it has corrected something.
+        # e2fsck returns 1 when it has corrected something.
         machine.sh(f"""
             e2fsck -fy /dev/{disk} >/dev/null 2>&1 || [ $? = 1 ]
             mount /dev/{disk} /mnt
@@ -68,7 +68,7 @@ def test_file_system_survives_failure(boot):
 
 @pytest.mark.on_debug
 def test_hung_host_at_unbind(boot):
-    """A host that never answers holds an unbind up for a bounded time, and callers fail."""
+    """A host that never answers delays an unbind for a bounded time, and callers fail."""
     with boot(append=GIVES_UP) as machine:
         device = machine.device()
         disk = machine.disk(device)
@@ -84,8 +84,8 @@ def test_hung_host_at_unbind(boot):
             assert status != 0, output
         machine.wait_console("virtio_pmem_rust .*the host does not answer")
         machine.host.plan("pass")
-        # QEMU raises its line for the old request's answer, and nobody is there to take it: its
-        # IO-APIC loses it, and without a reset of the function none comes after it.
+        # QEMU raises its interrupt line for the old request's answer, but no driver handles it: the
+        # IO-APIC loses it, and no interrupt follows until the function is reset.
         machine.host.wait_ended(before + 1)
         machine.sh(f"echo 1 >/sys/bus/pci/devices/{device.pci}/reset")
         disk = machine.bind(device)
@@ -93,7 +93,7 @@ def test_hung_host_at_unbind(boot):
 
 
 def test_limit_changes_while_waiting(boot):
-    """An unbind that waits for a hung host says so, and ends when the limit is lowered."""
+    """An unbind that waits for a hung host reports it, and ends when the limit is lowered."""
     with boot(append="virtio_pmem_rust.timeout=100000") as machine:
         device = machine.device()
         disk = machine.disk(device)
@@ -113,7 +113,7 @@ def test_limit_changes_while_waiting(boot):
 
 @both_drivers
 def test_slow_host(boot, driver):
-    """Against a host that takes a tenth of a second, many callers are served, with their data."""
+    """Many callers write and verify data on a host that needs a tenth of a second per flush."""
     with boot(driver=driver) as machine:
         disk = machine.disk(machine.device())
         machine.host.plan("delay 100")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Power failures under load, on a host that loses everything that no fsync guarantees.
 
-The guest is killed at a random moment, its disks are set back to what the host had guaranteed by
-then (see host_journal.c), and the next guest looks for all that was acknowledged before the kill.
-Then it goes on writing, and so on.
+The guest is killed at a random moment, and its disks are set back to the content that the host had
+guaranteed by then (see host_journal.c). The next guest checks all that was acknowledged before the
+kill, and goes on writing until it is killed.
 
 LONG=1 kills more often. SEED=number repeats a run's decisions, though not its timing.
 """
@@ -29,24 +29,24 @@ SIZES = {"raw": 64 * MIB, "ext4": 128 * MIB, "xfs": 320 * MIB}
 MAKE = {"raw": "true", "ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q -f"}
 CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
 
-# What the host's fsync takes longer, in milliseconds, so that it is cut short in each of its parts.
+# Delays of the host's fsync in milliseconds, so that the kill hits each of its phases.
 DELAYS = (0, 0, 3, 10, 30)
 
 
 @dataclasses.dataclass(frozen=True)
 class Writers:
-    """Some writers of one kind, and their numbers among all."""
+    """Some writers of one kind."""
     method: str
     disk: str
     count: int
     first: int
 
     def where(self, turn):
-        """Return where they write."""
+        """Return the path to which they write."""
         return "/dev/$raw" if self.disk == "raw" else f"/mnt/{self.disk}/{turn}/{self.method}"
 
     def numbers(self):
-        """Return their numbers."""
+        """Return their numbers among all writers."""
         return range(self.first, self.first + self.count)
 
 
@@ -73,14 +73,14 @@ SQL
 
 
 def text(number):
-    """Return the text in a row of the database, which only an intact page has."""
+    """Return the SQL expression of a row's text, which only an intact page has."""
     return f"printf('%0300d', {number} * 7919)"
 
 
 def write_database(first):
-    """Return the command that adds rows, and counts each whose transaction has ended."""
+    """Return the command that adds rows, and counts each after the end of its transaction."""
     row = f"INSERT OR REPLACE INTO rows VALUES (&, {text('&')}); SELECT &;"
-    # SQLite's shell writes what it has printed before it reads its next line.
+    # SQLite's shell flushes its output before it reads its next line.
     return f"""
         (echo '.output /dev/null'
          echo 'PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=50;'
@@ -91,13 +91,13 @@ def write_database(first):
 
 
 def check_database(last):
-    """Return the command that fails unless all rows up to the last one are there, and good."""
+    """Return the command that fails unless all rows up to the last one are intact."""
     return f"""
         found=$(echo $(sqlite3 /mnt/ext4/db "
             PRAGMA integrity_check;
             SELECT count(*) FROM rows WHERE number <= {last} AND text = {text('number')};
         "))
-        echo "{last} transactions acknowledged, and there is: $found"
+        echo "{last} transactions acknowledged, found: $found"
         [ "$found" = "ok {last}" ]
     """
 
@@ -125,15 +125,15 @@ class Crashes:
 
     @staticmethod
     def run(machine, script):
-        """Run a script that knows the disks' names and the counters."""
+        """Run a script with the disks' names and the counters in its environment."""
         return machine.run(f". /tmp/names\nset -e\n{script}")
 
     def losses(self, machine):
-        """Prepare the disks for writers; list what was acknowledged before and is lost."""
+        """Prepare the disks for writers; return reports of acknowledged data that is lost."""
         disks = map(machine.disk, machine.devices_found())
         names = "\n".join(f"{name}={disk}" for name, disk in zip(SIZES, disks, strict=True))
         machine.sh(f"cat >/tmp/names <<'END'\n{names}\n{GUEST_SIDE}\nEND")
-        # The log is replayed, and then there must be nothing to repair.
+        # After the log's replay there must be nothing to repair.
         results = [self.run(machine, f"""
             mkdir -p /mnt/{fs}
             mount /dev/${fs} /mnt/{fs}
@@ -151,7 +151,7 @@ class Crashes:
         return [result.output for result in results if result.status]
 
     def crash(self, machine):
-        """Start everybody, and kill the guest at a random moment."""
+        """Start all writers, and kill the guest at a random moment."""
         machine.sh(f"rm -rf /mnt/*/{self.turn}")
         self.turn += 1
         machine.host.plan(f"delay {self.random.choice(DELAYS)}")
@@ -165,9 +165,9 @@ class Crashes:
                             f"{writers.first} &")
         machine.sh(f"mkdir -p {' '.join(folders)}; sync")
         machine.later("load", "\n".join([". /tmp/names", *commands, "wait"]))
-        self.counters.wait(goals, timeout=LIMIT * machine.patience)
+        self.counters.wait(goals, timeout=LIMIT * machine.slowness)
         time.sleep(self.random.uniform(0, 2))
-        # Writers tell only of errors.
+        # Writers print only errors.
         assert machine.sh("cat /tmp/load.out") == ""
         machine.check()
         machine.kill()
@@ -177,7 +177,7 @@ class Crashes:
 @pytest.mark.on_debug
 @pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
 def test_crash(kernel, boot, folder, records, seed):
-    """All that was acknowledged before a power failure is there after it, again and again.
+    """All data that was acknowledged before a power failure is intact after it, repeatedly.
 
     Records by O_DSYNC and by fsync on a raw disk; files by fsync, O_DSYNC and msync in ext4 and
     XFS, with and without DAX; transactions of SQLite in WAL mode.
@@ -194,9 +194,9 @@ def test_crash(kernel, boot, folder, records, seed):
 @pytest.mark.only_debug
 @pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
 def test_early_acknowledgement(boot, folder, records, seed):
-    """A driver that takes the flush in flight for one that covers its caller is found out.
+    """The test detects a driver that acknowledges a caller by the flush already in flight.
 
-    It is the same driver, told to make that mistake.
+    A switch in debugfs puts this mistake into the driver.
     """
     for turn in range(20):
         crashes = Crashes(boot, folder, records, seed + turn)
@@ -211,4 +211,4 @@ def test_early_acknowledgement(boot, folder, records, seed):
         with crashes.machine() as machine:
             if any("acknowledged" in text for text in crashes.losses(machine)):
                 return
-    pytest.fail("nothing that was acknowledged has been lost")
+    pytest.fail("no acknowledged data was lost")

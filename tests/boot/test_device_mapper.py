@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Disks that the device mapper makes of two devices: a flush of theirs is one of each member."""
+"""Disks of the device mapper over two devices: their flush is a flush of each member."""
 
 import pytest
 from machine import MIB
@@ -13,19 +13,19 @@ MIRRORED = f"0 {SECTORS} mirror core 2 128 nosync 2 $a 0 $b 0"
 
 
 def make(machine, table):
-    """Make a disk of the two devices."""
+    """Make a disk over the two devices."""
     a, b = (machine.disk(device) for device in machine.devices_found())
     machine.sh(f'a=/dev/{a} b=/dev/{b}; dmsetup create --noudevsync test --table "{table}"')
     machine.until("[ -b /dev/dm-0 ]")
 
 
 def flushes(machine):
-    """Return how many flushes each device has had."""
+    """Return how many flushes of each device the host has answered."""
     return [machine.host.ended(disk) for disk in machine.pmem]
 
 
 def check_flushes(machine):
-    """One fsync reaches both devices before it returns."""
+    """Check that one fsync flushes both devices before it returns."""
     before = flushes(machine)
     machine.sh("xfs_io -c fsync /dev/dm-0")
     assert all(after > old for after, old in zip(flushes(machine), before, strict=True))
@@ -40,7 +40,7 @@ def verify(more=""):
 
 @pytest.mark.parametrize("fs, options", [("ext4", ""), ("xfs", ""), ("xfs", "-o dax")])
 def test_striped(boot, fs, options):
-    """A striped disk keeps its files over a power cut, with DAX, too."""
+    """A striped disk keeps its files across a power cut, also with DAX."""
     machine = boot(sizes=(SIZE, SIZE))
     machine.host.keep_journal(machine.pmem)
     with machine:
@@ -66,7 +66,7 @@ def test_striped(boot, fs, options):
 
 
 def test_mirrored(boot):
-    """Either side of a mirror has what was synced before a power cut."""
+    """Each side of a mirror has the data that was synced before a power cut."""
     machine = boot(sizes=(SIZE, SIZE))
     machine.host.keep_journal(machine.pmem)
     with machine:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Devices of every kind that QEMU offers: each is bound, flushes, and keeps a file system."""
+"""Virtio-pmem devices with all of QEMU's options: each binds, flushes, and keeps a file system."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ IOMMU = ("-device", "intel-iommu,intremap=off")
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A device's options, and what must come of the negotiation."""
+    """A device's options, and the feature bits that must be negotiated or not."""
     options: str = ""
     args: tuple = ()
     on: tuple = ()
@@ -55,14 +55,14 @@ def negotiated(machine, device):
 
 
 def check_flushes(machine, disk="pmem0", count=16, host_disk=None):
-    """Write with O_SYNC; each write must have had its flush, answered before it returned."""
+    """Write with O_SYNC, and check that each write had its flush answered before it returned."""
     before = machine.host.ended(host_disk)
     machine.write(disk, count)
     assert machine.host.ended(host_disk) - before >= count
 
 
 def check_variant(boot, variant, driver):
-    """Boot on such a device, look at what was negotiated, use it."""
+    """Boot with such a device, check the negotiated features, and use it."""
     with boot(options=variant.options, args=variant.args, driver=driver) as machine:
         device = machine.device()
         assert machine.bound(device) == DRIVERS[driver]
@@ -71,7 +71,7 @@ def check_variant(boot, variant, driver):
         assert features >= set(variant.on)
         assert not features & set(variant.off)
         if driver == "rust":
-            # With it the ring would allocate memory for each request.
+            # With this feature the ring would allocate memory for each request.
             assert INDIRECT_DESC not in features
         if variant.args == IOMMU:
             assert machine.run(f"[ -e /sys/bus/pci/devices/{device.pci}/iommu_group ]").status == 0
@@ -87,13 +87,13 @@ def test_variant(boot, name):
 
 
 def test_variant_c(boot):
-    """The C driver passes the same test: it asks nothing that only ours does."""
+    """The C driver passes the same test, so the test is no invention of the Rust driver's."""
     check_variant(boot, VARIANTS["default"], "c")
 
 
 @both_drivers
 def test_three_sizes(boot, driver):
-    """Three devices are three disks of their own sizes, memory, and flushes."""
+    """Three devices are three disks, each with its own size, memory and flushes."""
     sizes = (64 * MIB, 192 * MIB, 128 * MIB)
     with boot(sizes=sizes, driver=driver) as machine:
         devices = machine.devices_found()
@@ -109,7 +109,7 @@ def test_three_sizes(boot, driver):
             check_flushes(machine, disk, 4, machine.pmem[index])
             assert [machine.host.begun(other) for other in others] == before
 
-            # The first and the last page are where they belong.
+            # The first and the last page are at their offsets in the file.
             for page in (0, sizes[index] // 4096 - 1):
                 machine.write(disk, 1, page, pattern=index + 1)
         machine.check_errors()
@@ -123,10 +123,10 @@ def test_three_sizes(boot, driver):
 
 @both_drivers
 def test_unusable_size(boot, driver):
-    """A device whose range cannot be mapped is refused with a message, and harms nobody.
+    """A device whose range cannot be mapped is refused with a message; others still work.
 
-    QEMU refuses sizes of 0 and of broken pages by itself (KUnit covers these). A mebibyte it
-    takes, but the kernel maps device memory in pieces of two.
+    QEMU itself refuses a size of 0 or of a fraction of a page (KUnit covers these). It accepts one
+    mebibyte, but the kernel maps device memory in units of two.
     """
     with boot(sizes=(128 * MIB, MIB), driver=driver) as machine:
         good, bad = machine.devices_found()
@@ -135,7 +135,7 @@ def test_unusable_size(boot, driver):
         check_flushes(machine, disk)
         assert machine.sh("ls /sys/block | grep -c pmem") == "1"
 
-        # Without a disk it is unbound and bound like any other.
+        # A device without a disk is unbound and bound like any other.
         for _ in range(3):
             machine.unbind(bad)
             assert machine.bound(bad) == "none"
@@ -147,7 +147,7 @@ def test_unusable_size(boot, driver):
 
 @pytest.mark.parametrize("size", [0, 512, 4096 + 512])
 def test_size_qemu_refuses(boot, size):
-    """QEMU still refuses the sizes that the driver would have to."""
+    """QEMU refuses these sizes, so they do not reach the driver."""
     machine = boot(sizes=())
     path = machine.host.plan_file.with_name("odd")
     path.write_bytes(b"\0" * 8192)

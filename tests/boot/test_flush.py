@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Flushes: who asks for one gets one, and waits until the host has answered."""
+"""Flushes: a caller that requests one gets one, and waits until the host has answered."""
 
 import pytest
 from machine import aio, dsync, shared_by_both, shared_by_rust
 
 
 def deep_flush(machine, device):
-    """Return the attribute that has a device's region flushed when 1 is written to it."""
+    """Return the attribute of a device's region that flushes it when 1 is written."""
     return machine.sh(f"ls {device.path}/ndbus*/region*/deep_flush")
 
 
 @shared_by_both
 def test_no_needless_flush(machine):
-    """Writes that ask for no durability cost no flush."""
+    """Writes that request no durability cause no flush."""
     disk = machine.disk(machine.device())
     machine.sh(f"xfs_io -c fsync /dev/{disk}")
     before = machine.host.begun()
@@ -22,7 +22,7 @@ def test_no_needless_flush(machine):
 
 @shared_by_both
 def test_fsync(machine):
-    """An fsync of the disk is one flush: a bio without data, which is handed over."""
+    """An fsync of the disk is one flush: a bio without data, completed asynchronously."""
     disk = machine.disk(machine.device())
     before = machine.host.ended()
     for count in range(1, 4):
@@ -32,7 +32,7 @@ def test_fsync(machine):
 
 @shared_by_both
 def test_deep_flush(machine):
-    """The region's own attribute is one flush: the path of callers that sleep."""
+    """A write to the region's attribute is one flush: the path of callers that sleep."""
     device = machine.device()
     machine.disk(device)
     before = machine.host.ended()
@@ -44,9 +44,9 @@ def test_deep_flush(machine):
 @shared_by_both
 @pytest.mark.parametrize("depth", [1, 16])
 def test_fua(machine, depth):
-    """Forced unit access reaches the host: the path of callers that hand a bio over.
+    """Forced unit access reaches the host: the path of callers that submit a bio.
 
-    One at a time, each costs a flush. Many at a time may share, but somebody has to flush.
+    One at a time, each causes a flush. Many at a time may share flushes.
     """
     disk = machine.disk(machine.device())
     before = machine.host.ended()
@@ -57,7 +57,7 @@ def test_fua(machine, depth):
 
 @shared_by_both
 def test_waits_for_the_host(machine):
-    """No kind of caller returns before the host has answered a flush."""
+    """No caller of any kind returns before the host has answered a flush."""
     device = machine.device()
     disk = machine.disk(device)
     commands = {
@@ -72,7 +72,7 @@ def test_waits_for_the_host(machine):
         machine.later(name, command)
         machine.host.wait_begun(before + 1)
         machine.sh("sleep 1")
-        assert not machine.done(name), f"{name} has not waited"
+        assert not machine.done(name), f"{name} did not wait"
         machine.host.plan("pass")
         status, output = machine.join(name)
         assert status == 0, output
@@ -80,9 +80,9 @@ def test_waits_for_the_host(machine):
 
 @shared_by_rust
 def test_callers_share(machine):
-    """Callers that come while a flush is in flight wait for another one, and share it.
+    """Callers that arrive while a flush is in flight wait for the next one, and share it.
 
-    It does not matter whether they sleep or hand a bio over.
+    It does not matter whether they sleep or submit a bio.
     """
     device = machine.device()
     disk = machine.disk(device)
@@ -99,13 +99,13 @@ def test_callers_share(machine):
     for name in ("first", *(f"caller{index}" for index in range(8))):
         status, output = machine.join(name)
         assert status == 0, output
-    # None was satisfied by the flush that had begun before it came; all by the same one after it.
+    # The flush in flight has served none of the later callers; one flush after it served all.
     assert machine.host.begun() == before + 2
 
 
 @shared_by_both
 def test_16_writers(machine):
-    """16 writers with fsync after each write, in one file system, find what they have written."""
+    """16 writers in one file system, with fsync after each write, verify their data."""
     disk = machine.disk(machine.device())
     before = machine.host.ended()
     machine.sh(f"""
@@ -116,7 +116,7 @@ def test_16_writers(machine):
         umount /mnt
         e2fsck -fn /dev/{disk} >/dev/null 2>&1
     """)
-    # Callers may share a flush, but not all the same.
+    # Callers may share flushes, but not a single one.
     assert machine.host.ended() - before >= 32
     machine.check_errors()
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A flush and the data of the same bio, on a striped disk: no member has the data before all have
-flushed.
+"""A bio with PREFLUSH and data on a striped disk: no member has the data before all have flushed.
 
 ext4 has its journal on the first member and a file's data on the second one. The bio with the
-commit record carries PREFLUSH, for the data that the transaction relies on. The host holds the
-second member's flush.
+commit record carries PREFLUSH, for the data of the transaction. The host holds the second
+member's flush.
 """
 
 from host import LIMIT
@@ -15,11 +14,10 @@ SIZES = (96 * MIB, 96 * MIB)
 
 CHUNK = 16 * MIB
 
-# What the disk held before the file had it, and what the file is to hold.
+# The bytes on the disk before the file existed, and the bytes that are written to the file.
 STALE, FRESH = "ee", "5a"
 
-# Where the file is written: it begins in the first chunk, so this is in the second one, which is
-# on the second member.
+# The file begins in the first chunk, so this offset is in the second one, on the second member.
 OFFSET = CHUNK
 
 WRITE = f"xfs_io -c 'pwrite -q -S 0x{FRESH} {OFFSET} 64k' -c fsync /mnt/file"
@@ -31,7 +29,7 @@ def assemble(machine):
 
 
 def prepare(machine):
-    """Make the disk, and a file whose blocks have stale content, but are not written yet."""
+    """Make the disk, and a file with allocated but unwritten blocks of stale content."""
     assemble(machine)
     machine.sh(f"""
         xfs_io -d -c 'pwrite -q -S 0x{STALE} -b 1m {CHUNK} {CHUNK}' -c fsync /dev/md0
@@ -41,7 +39,7 @@ def prepare(machine):
         fallocate -l {OFFSET + 2 * MIB} /mnt/file
         sync
     """)
-    # The commit record goes to the first member, with FUA; both are flushed before.
+    # The commit record goes to the first member, with FUA; both members are flushed before.
     before = begun(machine)
     machine.sh(f"xfs_io -c 'pwrite -q -S 0x11 {OFFSET + MIB} 64k' -c fsync /mnt/file")
     first, second = (after - old for after, old in zip(begun(machine), before, strict=True))
@@ -49,12 +47,12 @@ def prepare(machine):
 
 
 def begun(machine):
-    """Count the host's flushes of each member."""
+    """Return how many flushes of each member have reached the host."""
     return [machine.host.begun(disk) for disk in machine.pmem]
 
 
 def write_held(machine):
-    """Write to the file and sync it; return when the second member's flush hangs."""
+    """Write to the file and sync it; wait until the second member's flush hangs."""
     second = machine.pmem[1]
     before = machine.host.begun(second)
     machine.host.plan("hang", second)
@@ -63,7 +61,7 @@ def write_held(machine):
 
 
 def content(machine):
-    """Return the bytes that are in the file where it was written."""
+    """Return the distinct bytes in the written part of the file."""
     return machine.sh(f"""
         dd if=/mnt/file bs=64k skip={OFFSET >> 16} count=1 2>/dev/null |
             od -An -v -tx1 -w1 | sort -u
@@ -78,7 +76,7 @@ def test_power_cut(boot, driver):
     with machine:
         prepare(machine)
         write_held(machine)
-        # If the first member has the commit record, this makes it durable.
+        # If the commit record is on the first member, this makes it durable.
         machine.sh(f"sleep 1; xfs_io -c fsync /dev/{members(machine)[0]}")
         assert not machine.done("write")
         machine.check()
@@ -94,7 +92,7 @@ def test_power_cut(boot, driver):
 
 @both_drivers
 def test_suspended(boot, driver):
-    """An array that is to be suspended waits for the flush; the data goes on when it resumes."""
+    """The suspension of an array waits for the flush; the write continues afterwards."""
     with boot(sizes=SIZES, driver=driver) as machine:
         prepare(machine)
         write_held(machine)
@@ -112,7 +110,7 @@ def test_suspended(boot, driver):
 
 @both_drivers
 def test_failed_flush(boot, driver):
-    """If a member fails the flush, what relies on it is not written, and fails, too."""
+    """If a member fails the flush, the dependent data is not written, and its caller fails."""
     with boot(sizes=SIZES, driver=driver) as machine:
         prepare(machine)
         machine.host.plan("fail", machine.pmem[1])

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0
-"""FUA is advertised: O_DSYNC through a file system is one bio, not a write and then a flush."""
+"""FUA is advertised: O_DSYNC through a file system is one bio, not a write and a flush."""
 
 import re
 
 import pytest
 from machine import MIB, shared_by_both
 
-# mkfs.xfs refuses less.
+# The minimum of mkfs.xfs.
 MACHINE = {"sizes": (320 * MIB,)}
 
 FORMATS = {"ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q -f"}
 
-# Without what the file system would do after a time: ext4 commits its log, XFS covers its own.
+# Without periodic work: ext4 commits its log, XFS covers its own.
 QUIET = {"ext4": "mount -t ext4 -o commit=3600",
          "xfs": "echo 720000 >/proc/sys/fs/xfs/xfssyncd_centisecs; mount"}
 
-# How the block layer's trace events write what a bio asks for.
+# A bio's flags in the block layer's trace events.
 FUA, FLUSH = "WFS", "FWS"
 
 
@@ -36,7 +36,7 @@ def prepare(machine, disk, kind):
 
 
 def traced(machine, disk, script):
-    """Run a script; return how often the disk got which kind of bio with FUA or a flush."""
+    """Run a script; return how many bios of each kind with FUA or a flush the disk got."""
     machine.sh(f"""
         cd /sys/kernel/tracing
         number=$(cat /sys/block/{disk}/dev)
@@ -65,7 +65,7 @@ def statistics(machine, device):
 
 @shared_by_both
 def test_advertised(machine):
-    """The disk has FUA, the region says how it flushes, and nobody warns of lost writes."""
+    """The disk advertises FUA, its region has deep_flush, and no message warns of lost writes."""
     device = machine.device()
     machine.disk(device)
     machine.unbind(device)
@@ -85,7 +85,7 @@ def test_advertised(machine):
 @shared_by_both
 @pytest.mark.parametrize("kind", FORMATS)
 def test_one_bio(machine, kind):
-    """An overwrite with O_DIRECT and O_DSYNC is one bio with FUA and one host flush; no other."""
+    """An overwrite with O_DIRECT and O_DSYNC is exactly one bio with FUA and one host flush."""
     device = machine.device()
     disk = machine.disk(device)
     prepare(machine, disk, kind)
@@ -95,7 +95,7 @@ def test_one_bio(machine, kind):
     flushes, after = machine.host.ended() - before, statistics(machine, device)
     machine.sh("umount /mnt")
 
-    # The file system may commit its log meanwhile, once or twice, for reasons other than time.
+    # The file system may commit its log once or twice meanwhile.
     assert kinds.get(FUA, 0) >= count
     assert kinds.get(FLUSH, 0) <= 4
     assert count <= flushes <= count + 8
@@ -108,7 +108,7 @@ def test_one_bio(machine, kind):
 @shared_by_both
 @pytest.mark.parametrize("kind", FORMATS)
 def test_allocating_writes(machine, kind):
-    """A write that allocates is not content with FUA for its data: the log is flushed as well."""
+    """A write that allocates blocks needs more than FUA for its data: the log is flushed, too."""
     device = machine.device()
     disk = machine.disk(device)
     prepare(machine, disk, kind)

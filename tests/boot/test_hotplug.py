@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Devices that come and go while the guest runs."""
+"""Devices that are added and removed while the guest runs."""
 
 from machine import DRIVERS, MIB, both_drivers, dsync
 
 
 @both_drivers
 def test_hot_add(boot, folder, driver):
-    """A device added through QMP loads the driver by its uevent, and works."""
+    """A device that is added through QMP loads its driver by a uevent, and works."""
     size = 128 * MIB
     with boot(sizes=(), ports=2, driver=driver) as machine:
         assert machine.run(f"lsmod | grep -q '^{DRIVERS[driver]} '").status != 0
@@ -36,7 +36,7 @@ def test_hot_add(boot, folder, driver):
 
 @both_drivers
 def test_remove_and_rescan(boot, driver):
-    """A PCI function that is removed and found again brings its disk and its data back."""
+    """A PCI function that is removed and rescanned has its disk and data again."""
     with boot(driver=driver) as machine:
         device = machine.device()
         disk = machine.disk(device)
@@ -55,7 +55,7 @@ def test_remove_and_rescan(boot, driver):
 
 
 def test_remove_under_load(boot):
-    """A function that is removed while it is written to: the writers end, the next ones work."""
+    """Writers of a function that is removed end; after a rescan, writes succeed."""
     with boot() as machine:
         device = machine.device()
         disk = machine.disk(device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Nothing that a device's life has taken is left when it is over."""
+"""A removed driver leaves no memory allocated."""
 
 import pytest
 from machine import dsync
@@ -8,20 +8,20 @@ pytestmark = pytest.mark.only_debug
 
 KMEMLEAK = "/sys/kernel/debug/kmemleak"
 
-# What kmemleak has not known for so long, in seconds, it does not report yet.
+# The age in seconds from which kmemleak reports an object.
 AGE = 5
 
 
 def test_kmemleak(boot):
-    """Kmemleak finds nothing after binds, flushes, a reset and unbinds, nor after the module went.
+    """Kmemleak finds nothing after binds, flushes, resets, unbinds and the module's unload.
 
-    (A device that is given up while the host still holds a flush is another matter: the memory that
-    the host may write to is given up with it, on purpose.)
+    (The exception is a device that is given up while the host holds a flush: the memory to which
+    the host may still write is leaked on purpose.)
     """
     with boot() as machine:
         device = machine.device()
         disk = machine.disk(device)
-        # What was there before is not ours.
+        # Ignore earlier leaks, of other code.
         machine.sh(f"sleep {AGE + 1}; echo scan >{KMEMLEAK}; echo clear >{KMEMLEAK}")
         for _ in range(3):
             machine.sh(dsync(disk, 8))
@@ -31,6 +31,6 @@ def test_kmemleak(boot):
             disk = machine.bind(device)
         machine.unbind(device)
         machine.sh("rmmod virtio_pmem_rust")
-        # A pointer that was in a register at the first scan is found at the second.
+        # The second scan finds a pointer that was only in a register during the first.
         machine.sh(f"sleep {AGE + 1}; echo scan >{KMEMLEAK}; echo scan >{KMEMLEAK}")
         assert machine.sh(f"cat {KMEMLEAK}") == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A guest that is short of memory, and whose way out of that leads through its pmem disks."""
+"""A guest that is short of memory, and reclaims it by writes to its pmem disks."""
 
 import re
 
@@ -7,51 +7,50 @@ from machine import MIB, aio
 
 import settings
 
-# What the guest has; its kernel, initramfs and bounce buffers take half of it.
+# The guest's memory; kernel, initramfs and bounce buffers use half of it.
 MEMORY = 384 * MIB
 
-# What it is made to keep besides, in MiB: so much at first, and then piece by piece until so much
-# is swapped out.
+# The test keeps KEPT MiB in memory, and then more pieces until SWAPPED MiB are swapped out.
 KEPT = 256 if settings.flag("LONG") else 176
 PIECE = 16
 SWAPPED = 16
 
 
 def keep(number, size, more):
-    """Return the command that writes a file which stays in memory; --verify_only reads it."""
+    """Return the command that writes a file in memory; --verify_only reads it."""
     return (f"fio --name=kept{number} --filename=/dev/shm/kept{number} --rw=write --bs=64k "
             f"--size={size}m --ioengine=psync --fallocate=none --verify=crc32c --verify_fatal=1 "
             f"{more}")
 
 
 def fill(machine):
-    """Keep more and more until enough is swapped out; return the sizes of the files."""
+    """Keep files until enough is swapped out; return their sizes."""
     sizes = [KEPT]
     while True:
         machine.sh(keep(len(sizes) - 1, sizes[-1], "--do_verify=0"))
         swapped = int(machine.sh("awk 'END { print $4 }' /proc/swaps"))
         if swapped >= SWAPPED << 10:
             return sizes
-        # So much has no place in the guest's memory, however it goes about reclaiming it.
+        # More than this cannot be in the guest's memory, however it reclaims.
         assert sum(sizes) < MEMORY // MIB + SWAPPED, \
             f"of {sum(sizes)} MiB only {swapped} KiB are swapped out"
         sizes.append(PIECE)
 
 
 def failed_for_driver(console):
-    """List the kernel's reports of allocations that failed with the driver's code on the stack.
+    """List the kernel's reports of failed allocations with the driver's code on the stack.
 
-    The core's own do fail: what reclaim needs to find a place in the swap disk has no reserve.
+    Allocations of the core do fail: reclaim has no reserve to find a place in the swap disk.
     """
     reports = re.findall(r"page allocation failure:.*?</TASK>", console, re.S)
     return [report for report in reports if "virtio_pmem" in report]
 
 
 def test_swap(boot):
-    """Memory that is swapped out to a pmem disk while another is flushed all the time is intact.
+    """Memory that is swapped out to a pmem disk, while another disk is flushed, stays intact.
 
-    Reclaim writes to two disks: to one as swap, to the other as a file system whose dirty pages
-    have to go. Meanwhile writers ask both kinds of flushes of it.
+    Reclaim writes to two disks: swap on one, dirty pages of a file system on the other. Meanwhile
+    writers cause both kinds of flushes there.
     """
     with boot(sizes=(384 * MIB, 128 * MIB), memory=MEMORY) as machine:
         swap, files = (machine.disk(device) for device in machine.devices_found())
@@ -69,7 +68,7 @@ def test_swap(boot):
                     --group_reporting >/tmp/writer 2>&1 || { cat /tmp/writer; exit 1; }
             done
         """)
-        # Behind the file system.
+        # After the end of the file system.
         machine.later("bios", f"""
             while [ ! -e /tmp/stop ]; do
                 {aio(files, "256k", more="--offset=100m --verify=crc32c --verify_fatal=1")} \\
@@ -95,6 +94,6 @@ def test_swap(boot):
             e2fsck -fn /dev/{files} >/dev/null 2>&1
         """)
         machine.check_errors()
-        # Nobody was killed, and no allocation of ours failed.
+        # No process was killed, and no allocation of the driver failed.
         assert not re.search(r"Out of memory|oom-kill", machine.console())
         assert failed_for_driver(machine.console()) == []

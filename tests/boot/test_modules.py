@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The driver as a module: found by its alias, kept while it is in use, gone when it is not."""
+"""The driver as a module: found by its alias, kept while in use, unloaded when not."""
 
 import pytest
 from machine import DRIVERS, both_drivers
@@ -8,13 +8,13 @@ LOADED = "lsmod | grep -q '^{} '"
 
 
 def loaded(machine, driver="rust"):
-    """Tell whether a driver's module is loaded."""
+    """Return whether a driver's module is loaded."""
     return machine.run(LOADED.format(DRIVERS[driver])).status == 0
 
 
 @both_drivers
 def test_alias(boot, driver):
-    """A device finds its driver's module by the alias alone: nothing names the module."""
+    """A device's alias alone loads its driver's module: nothing names the module."""
     with boot(driver=driver) as machine:
         device = machine.device()
         assert machine.sh(f"cat {device.path}/modalias") == "virtio:d0000001Bv00001AF4"
@@ -25,7 +25,7 @@ def test_alias(boot, driver):
 
 
 def test_modinfo(boot):
-    """The module says whose and what it is."""
+    """The module has a license, a description, an author, an alias and its parameter."""
     with boot(sizes=(), driver="none") as machine:
         text = machine.sh(f"modinfo {DRIVERS['rust']}")
         fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -39,7 +39,7 @@ def test_modinfo(boot):
 
 
 def test_no_device(boot):
-    """Without a device nothing loads the driver; loaded by hand, it waits and goes again."""
+    """Without a device the driver is not loaded; by hand it can be loaded and unloaded."""
     with boot(sizes=()) as machine:
         assert not loaded(machine)
         for _ in range(5):
@@ -50,7 +50,7 @@ def test_no_device(boot):
 
 @both_drivers
 def test_rmmod(boot, driver):
-    """A module whose region is enabled stays; after an unbind it goes, and it can come again."""
+    """A module with an enabled region stays; after an unbind it can be unloaded and loaded."""
     name = DRIVERS[driver]
     with boot(driver=driver) as machine:
         device = machine.device()
@@ -74,7 +74,7 @@ def test_rmmod(boot, driver):
 
 @pytest.mark.parametrize("first, second", [("rust", "c"), ("c", "rust")])
 def test_handover(boot, first, second):
-    """What was written under one driver is there under the other."""
+    """Data that was written under one driver is intact under the other."""
     with boot(driver=first) as machine:
         device = machine.device()
         disk = machine.disk(device)

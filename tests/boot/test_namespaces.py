@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Namespaces of each mode that ndctl can give a region: made, used, destroyed, made anew."""
+"""Namespaces of all modes of ndctl: created, used, destroyed, created again."""
 
 import json
 
@@ -8,12 +8,12 @@ from machine import MIB, dsync
 
 SIZE = 128 * MIB
 
-# What becomes of the namespace in each mode: a disk, or a character device.
+# The namespace's device in each mode: a disk, or a character device.
 DEVICES = {"fsdax": "pmem0", "devdax": "dax0.0", "sector": "pmem0s", "raw": "pmem0"}
 
 
 def create(machine, mode):
-    """Put the only namespace into a mode; return what ndctl says of it."""
+    """Put the only namespace into a mode; return ndctl's description of it."""
     text = machine.sh(f"ndctl create-namespace -f -e namespace0.0 --mode={mode} 2>/tmp/error || "
                       "{ cat /tmp/error; exit 1; }")
     machine.until(f"[ -e /dev/{DEVICES[mode]} ]")
@@ -24,9 +24,9 @@ def create(machine, mode):
 
 
 def use_disk(machine, disk):
-    """Write with a flush each time, and with a file system.
+    """Use a disk with a flush for each write, and with a file system.
 
-    A small one: in sector mode, each sector takes four flushes.
+    The file system is small: in sector mode, each sector costs four flushes.
     """
     before = machine.host.ended()
     machine.sh(dsync(disk, 16))
@@ -45,7 +45,7 @@ def use_disk(machine, disk):
 
 
 def use_memory(machine, device, offset):
-    """Store to mapped memory; the host has it at the right place."""
+    """Store to mapped memory, and check the host's file at the right offset."""
     machine.sh(f"""
         xfs_io -c 'mmap -rw 0 2m' -c 'mwrite -S 0x5a 0 4k' /dev/{device}
         xfs_io -c 'mmap -r 0 2m' -c 'mread -v 0 16' /dev/{device} | grep -q '5a 5a 5a 5a'
@@ -56,7 +56,7 @@ def use_memory(machine, device, offset):
 
 
 def test_every_mode(boot):
-    """A namespace goes through all modes, twice, and works in each; destroyed, it is of no mode."""
+    """A namespace works in each mode, twice; a destroyed one has no mode."""
     with boot(sizes=(SIZE,)) as machine:
         for mode in [*DEVICES, *DEVICES]:
             made = create(machine, mode)
@@ -73,7 +73,7 @@ def test_every_mode(boot):
 
 @pytest.mark.parametrize("mode", ["fsdax", "sector"])
 def test_mode_outlives_power_cut(boot, mode):
-    """What describes a namespace is durable once ndctl has returned, and so is what it holds."""
+    """A namespace's description and data survive a power cut after ndctl has returned."""
     disk = DEVICES[mode]
     read = f"dd if=/dev/{disk} bs=4k count=64 2>/dev/null | sha256sum"
     machine = boot(sizes=(SIZE,))

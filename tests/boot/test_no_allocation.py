@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Nothing is allocated from the flush callback to the completion: proved by letting it fail.
+"""Nothing is allocated from the flush callback to the completion: every allocation there fails.
 
 The kernel's fault injection makes every slab and every page allocation fail that has the driver's
 code on its stack: below the flush callback, the virtqueue's callback, and the work item. It counts
-what it fails, whether the one who asked for memory complains, has a reserve, or does not care. So
-the proof is not that no flush fails, but that the driver has not even asked. (Nor have the others
-whose code runs there: the end_io handlers of the bios that the work item completes.)
+the failures, also of callers that have a reserve or ignore them. So the proof is not that no flush
+fails, but that the driver requests no memory. (Nor do the end_io handlers of the bios that the work
+item completes.)
 
-Two things are told apart, by the stacks of the failures, which trace events of the allocators
-record. An interrupt that hits the driver's code has that code on its stack, too; but then the
-interrupt's entry stands between the allocation and the driver. And who frees memory, as end_io
-handlers free their bios, may have the slab allocator ask for a sheaf to keep what was freed;
-nothing depends on whether it gets one.
+Trace events of the allocators record the stacks of the failures, and two kinds do not count. An
+interrupt that hits the driver's code has that code on its stack, too; then the interrupt's entry
+stands between the allocation and the driver. And an end_io handler that frees its bio may make the
+slab allocator request a sheaf for freed objects; nothing depends on its success.
 """
 
 import functools
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.only_debug
 
 INJECTIONS = ("failslab", "fail_page_alloc")
 
-# More than will ever be needed; what is missing of it afterwards has failed.
+# More than ever needed; the injections count down from it.
 TIMES = 1000000
 
 WRITERS, PAGES = 4, 200
@@ -38,8 +37,8 @@ TRACING = "/sys/kernel/tracing"
 FAILED = {"kmalloc": "ptr == 0", "kmem_cache_alloc": "ptr == 0",
           "mm_page_alloc": "pfn == 0xffffffffffffffff"}
 
-# They are on from the start. To switch them on means to patch code that other processors execute,
-# and there emulated ones sometimes trip over the breakpoint that stands in for it.
+# They are on from the start. Switching them on patches code that other processors execute, and
+# emulated ones sometimes fail at the temporary breakpoint.
 APPEND = f"trace_event={','.join(f'kmem:{event}' for event in FAILED)}"
 
 NOT_DRIVERS = re.compile(r"asm_(sysvec|common_interrupt)|kmem_cache_free|kfree|mempool_free")
@@ -47,7 +46,7 @@ DRIVER = re.compile(r"virtio_pmem|async_pmem_flush")
 
 
 def text_of(machine, module):
-    """Find the code of a loaded module; return where it begins and ends."""
+    """Return the start and the end of a loaded module's code."""
     (file,) = machine.kernel.out.glob(f"modules/lib/modules/*/kernel/drivers/nvdimm/**/{module}.ko")
     size = re.search(r"\] \.text +PROGBITS +[0-9a-f]+ [0-9a-f]+ ([0-9a-f]+) ",
                      steps.output(["readelf", "-WS", file]))
@@ -87,7 +86,7 @@ def arm(machine, text):
 
 
 def disarm(machine):
-    """Let allocations succeed again; return how many have failed, and their stacks."""
+    """Let allocations succeed again; return the number of failures, and their stacks."""
     machine.sh(f"""
         for name in {" ".join(INJECTIONS)}; do
             echo 0 >/sys/kernel/debug/$name/probability
@@ -101,7 +100,7 @@ def disarm(machine):
 
 
 def is_drivers(stack):
-    """Tell whether it was the driver who asked for memory."""
+    """Return whether the driver requested the memory."""
     for frame in stack.splitlines():
         if DRIVER.search(frame):
             return True
@@ -111,10 +110,10 @@ def is_drivers(stack):
 
 
 def start_load(machine, raw, mounted=None):
-    """Let callers of all kinds work: AIO with FUA, O_SYNC to the disk, O_SYNC in a file system.
+    """Start callers of all kinds: AIO with FUA, O_SYNC to the disk, O_SYNC in a file system.
 
-    They go on until there is a file /tmp/stop, or until they fail. Each program runs long: those
-    that start meanwhile are slowed down.
+    They run until there is a file /tmp/stop, or until they fail. Each program runs long, because
+    the injections slow down the start of programs. Return the names for join().
     """
     scripts = {"aio": aio(raw, "1m", 16, "--offset=32m --time_based --runtime=20")}
     for index in range(WRITERS):
@@ -130,20 +129,20 @@ def start_load(machine, raw, mounted=None):
 
 
 def wait_served(machine, disk, count=100):
-    """Wait until so many more flushes of a disk were answered."""
+    """Wait until this number of further flushes of a disk was answered."""
     goal = machine.host.ended(disk) + count
     machine.host.wait(functools.partial(machine.host.ended, disk), goal, LIMIT)
 
 
 def check_written(machine, path, index, skip=0):
-    """Fail unless all pages that a writer has written hold its pattern."""
+    """Fail unless all pages of a writer hold its pattern."""
     others = machine.sh(f"dd if={path} bs=4k skip={skip} count={PAGES} 2>/dev/null | "
                         f"tr -d '\\{index + 1:03o}' | wc -c")
-    assert others == "0", f"{path}: {others} bytes are not what was written"
+    assert others == "0", f"{path}: {others} bytes differ from the written ones"
 
 
 def test_rust(boot):
-    """No allocation is even asked for while all kinds of callers are served, and verified."""
+    """The driver requests no memory while it serves all kinds of callers; the data is verified."""
     with boot(sizes=(64 * MIB, 128 * MIB), append=APPEND) as machine:
         text = text_of(machine, "virtio_pmem_rust")
         machine.sh("mkfs.ext4 -q -b 4096 /dev/pmem1; mount /dev/pmem1 /mnt")
@@ -157,7 +156,7 @@ def test_rust(boot):
             status, output = machine.join(name)
             assert status == 0, output
         assert [stack for stack in stacks if is_drivers(stack)] == []
-        assert failed <= len(stacks), "somebody's stack is not known"
+        assert failed <= len(stacks), "a failure has no stack"
         for index in range(WRITERS):
             check_written(machine, "/dev/pmem0", index, index * PAGES)
             check_written(machine, f"/mnt/file{index}", index)
@@ -166,7 +165,7 @@ def test_rust(boot):
 
 
 def test_probe_fails(boot):
-    """The same injections do reach the driver: its probe, which allocates, fails under them."""
+    """The same injections reach the driver: its probe, which allocates, fails."""
     with boot(append=APPEND) as machine:
         device = machine.device()
         machine.disk(device)

@@ -5,7 +5,7 @@ import functools
 import time
 
 import pytest
-from machine import LIMIT, MIB, PATIENT, aio, both_drivers
+from machine import LIMIT, LONG_TIMEOUT, MIB, aio, both_drivers
 
 from guest import GIB, Disk
 
@@ -17,17 +17,17 @@ VERIFY = "--verify=crc32c --verify_fatal=1"
 
 @pytest.fixture
 def boot(boot, kernel):
-    """Guests that can be talked to after a suspend, and have memory for an image of themselves."""
+    """Guests that accept commands after a suspend, and have memory for a hibernation image."""
     return functools.partial(boot, uart=True, memory=GIB * (2 if kernel.name == "debug" else 1))
 
 
 def let_freeze(machine):
-    """Give the tasks of a busy machine time to be frozen."""
+    """Set a timeout for freezing tasks that a busy machine can keep."""
     machine.sh(f"echo {1000 * LIMIT} >/sys/power/pm_freeze_timeout")
 
 
 def start_load(machine, disk):
-    """Write and compare until stop_load()."""
+    """Write and verify until stop_load()."""
     machine.sh("rm -f /tmp/stop")
     machine.later("load", f"""
         until [ -e /tmp/stop ]; do {aio(disk, "2m", more=VERIFY)} || exit 1; done
@@ -36,7 +36,7 @@ def start_load(machine, disk):
 
 
 def stop_load(machine):
-    """End the load; fail if it has seen an error or a byte that it had not written."""
+    """End the load; fail if it had an I/O error or read wrong data."""
     machine.host.wait_begun(machine.host.begun() + 20)
     machine.sh("touch /tmp/stop")
     status, output = machine.join("load")
@@ -44,7 +44,7 @@ def stop_load(machine):
 
 
 def prepare(machine, level):
-    """Let sleep go as far as a level of pm_test, and for a second only."""
+    """Limit the next sleep to a level of pm_test, and to a second."""
     let_freeze(machine)
     machine.sh(f"""
         echo 1 >/sys/module/suspend/parameters/pm_test_delay
@@ -55,13 +55,13 @@ def prepare(machine, level):
 
 @pytest.mark.parametrize("state", [pytest.param("mem", marks=pytest.mark.on_debug), "disk"])
 def test_suspend_under_load(boot, state):
-    """Writers in flight survive suspend and hibernation: no error, no lost write."""
+    """Writers in flight continue after suspend and hibernation: no error, no lost write."""
     with boot() as machine:
         start_load(machine, machine.disk(machine.device()))
         for level in ("freezer", "devices", "devices", "platform"):
             prepare(machine, level)
             machine.sh(f"echo {state} >/sys/power/state")
-            # The same load goes on.
+            # The same load continues.
             machine.host.wait_begun(machine.host.begun() + 20)
             assert not machine.done("load")
         stop_load(machine)
@@ -70,7 +70,7 @@ def test_suspend_under_load(boot, state):
 
 @both_drivers
 def test_suspend_mounted(boot, driver):
-    """A mounted file system is the same after each of five suspends, and can be written."""
+    """A mounted file system is intact and writable after each of five suspends."""
     with boot(driver=driver) as machine:
         prepare(machine, "devices")
         machine.sh("mkfs.ext4 -q -b 4096 /dev/pmem0; mount /dev/pmem0 /mnt; mkdir /tmp/sums")
@@ -87,10 +87,10 @@ def test_suspend_mounted(boot, driver):
 
 
 def test_hibernation(boot, folder):
-    """A guest that was written to a disk and powered off goes on in another QEMU.
+    """A guest that was saved to a disk and powered off continues in another QEMU.
 
-    With it go a mounted file system and, on a second device, writers in flight, none of which sees
-    an error or finds a byte that it had not written.
+    It has a mounted file system and, on a second device, writers in flight, none of which has an
+    I/O error or reads wrong data.
     """
     devices = {"sizes": (128 * MIB, 128 * MIB), "blk": [Disk(folder / "swap", GIB)]}
     with boot(**devices) as machine:
@@ -127,7 +127,7 @@ def test_hibernation(boot, folder):
 
 
 def test_suspend_with_slow_host(boot):
-    """Suspend waits for the flush that is with the host; nobody is failed."""
+    """Suspend waits for the flush that is with the host, and no caller fails."""
     with boot() as machine:
         prepare(machine, "devices")
         before = machine.host.begun()
@@ -142,7 +142,7 @@ def test_suspend_with_slow_host(boot):
 
 
 def test_suspend_with_hung_host(boot):
-    """A host that does not answer aborts a suspend in bounded time; nobody is failed by it."""
+    """A host that does not answer aborts a suspend in bounded time, and no caller fails."""
     with boot(append=GIVES_UP) as machine:
         prepare(machine, "devices")
         before = machine.host.begun()
@@ -151,21 +151,21 @@ def test_suspend_with_hung_host(boot):
         machine.host.wait_begun(before + 1)
         start = time.monotonic()
         machine.fails("echo mem >/sys/power/state")
-        # Seconds become minutes on a busy machine, but this is not the driver's default.
+        # Seconds become minutes on a busy machine; the driver's default is longer.
         assert time.monotonic() - start < 100 * TIMEOUT
         machine.host.plan("pass")
         status, output = machine.join("writer")
         assert status == 0, output
-        # Once the host answers, there is nothing left in the way.
+        # Once the host answers, the next suspend succeeds.
         machine.sh("echo mem >/sys/power/state")
         machine.write("pmem0", 4)
 
 
 @both_drivers
 def test_poweroff_under_load(boot, driver):
-    """Powering off with a mounted, dirty file system and busy writers ends, and soon."""
-    # It is not the driver's time limit that ends it.
-    with boot(driver=driver, append=PATIENT) as machine:
+    """A power-off with a mounted, dirty file system and busy writers ends soon."""
+    # The driver's timeout must not be what ends it.
+    with boot(driver=driver, append=LONG_TIMEOUT) as machine:
         machine.sh("""
             mkfs.ext4 -q -b 4096 /dev/pmem0
             mount /dev/pmem0 /mnt
@@ -187,11 +187,11 @@ def test_poweroff_under_load(boot, driver):
 
 
 def test_poweroff_with_slow_host(boot):
-    """A shutdown waits for a host that takes its time, within bounds."""
+    """A shutdown waits for a slow host, for a bounded time."""
     with boot(append=GIVES_UP) as machine:
         before = machine.host.begun()
         machine.host.plan("delay 2000")
-        # What would take it hours.
+        # These writes would take hours.
         machine.later("writer", aio("pmem0", "100m", more=VERIFY))
         machine.host.wait_begun(before + 1)
         machine.send("poweroff -n -f")

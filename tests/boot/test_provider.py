@@ -2,8 +2,8 @@
 """libnvdimm treats flushes by a provider as it promises: KUnit suites, run in a guest.
 
 They need memory of their own, which UML cannot map as a disk. Here the kernel's command line
-reserves some; the suites make a region of it. Beside it is a device with a driver's disk, so that
-each provider's kernel is tested with the provider in it.
+reserves it, and the suites make a region of it. Beside it is a device with a driver's disk, so that
+the core is tested with that driver loaded.
 """
 
 import re
@@ -19,18 +19,18 @@ START, SIZE = 256 * MIB, 4 * MIB
 
 
 def results(text):
-    """Return a suite's tests by name, as KTAP has them: whether each has passed."""
+    """Return, for each test in a suite's KTAP output, whether it has passed."""
     found = re.findall(r"^ {4}(not ok|ok) \d+ (\S+)(?: # (SKIP.*))?$", text, re.M)
     return {name: word == "ok" and not skip for word, name, skip in found}
 
 
-# The core is the same beside both; a debug kernel takes minutes for each.
+# The core is the same beside both drivers; a debug kernel needs minutes for each.
 @pytest.mark.parametrize("driver", ["rust", pytest.param("c", marks=pytest.mark.long)])
-def test_provider(boot, driver):
+def test_suites(boot, driver):
     """Every test of every suite passes."""
     with boot(driver=driver, append=f"memmap={SIZE:#x}${START:#x}") as machine:
         disk = machine.disk(machine.device())
-        # Each test makes devices, and nobody has to be told of them by a process.
+        # Each test makes devices; a process for each of their uevents would only cost time.
         machine.sh(f"""
             echo >/sys/kernel/uevent_helper
             modprobe {MODULE} start={START:#x} size={SIZE:#x}

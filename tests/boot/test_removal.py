@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Devices that are taken away while file systems and disks are in use, and come back."""
+"""Devices that are removed while file systems and disks are in use, and added again."""
 
 import pytest
-from machine import DRIVERS, MIB, PATIENT, aio, dsync, shared_by_rust
+from machine import DRIVERS, LONG_TIMEOUT, MIB, aio, dsync, shared_by_rust
 from test_unbind import FILE_SYSTEMS, own_errors
 
 # Large enough for XFS.
-MACHINE = {"sizes": (512 * MIB,), "append": PATIENT}
+MACHINE = {"sizes": (512 * MIB,), "append": LONG_TIMEOUT}
 
 pytestmark = pytest.mark.on_debug
 
@@ -14,11 +14,11 @@ WRITERS = 4
 
 
 def start_files(machine):
-    """Let writers make file after file in /mnt, each with an fsync, and tell what they have made.
+    """Start writers that make file after file in /mnt, each with an fsync, and list them.
 
-    A file's sum, which is not taken from the file, is told only after the fsync has succeeded.
+    A file's sum, which is that of its source, is listed only after the fsync has succeeded.
     """
-    machine.sh("rm -f /tmp/told*")
+    machine.sh("rm -f /tmp/synced*")
     for writer in range(WRITERS):
         machine.later(f"writer{writer}", f"""
             for turn in $(seq 10000); do
@@ -26,14 +26,14 @@ def start_files(machine):
                 head -c 16384 /dev/urandom >/tmp/source{writer}
                 sum=$(sha256sum </tmp/source{writer} | cut -d " " -f 1)
                 dd if=/tmp/source{writer} of=/mnt/$name bs=4k conv=fsync || exit 0
-                echo "$sum  $name" >>/tmp/told{writer}
+                echo "$sum  $name" >>/tmp/synced{writer}
             done
         """)
-    machine.until(" && ".join(f"[ -s /tmp/told{writer} ]" for writer in range(WRITERS)))
+    machine.until(" && ".join(f"[ -s /tmp/synced{writer} ]" for writer in range(WRITERS)))
 
 
 def remove(machine, device, way):
-    """Take a device away, in one of two ways that are good order."""
+    """Remove a device in one of the two orderly ways."""
     if way == "unbind":
         machine.unbind(device)
     else:
@@ -41,7 +41,7 @@ def remove(machine, device, way):
 
 
 def give_back(machine, device, way):
-    """Bring a device back; return its disk."""
+    """Add a device again; return its disk."""
     return machine.bind(device) if way == "unbind" else machine.rescan()
 
 
@@ -49,16 +49,16 @@ def give_back(machine, device, way):
 @pytest.mark.parametrize("fs", FILE_SYSTEMS)
 @shared_by_rust
 def test_busy_file_system(machine, fs, way):
-    """An orderly removal from under a busy file system loses nothing that anybody was promised.
+    """The orderly removal of a device below a busy file system loses no acknowledged data.
 
-    That is: after the replay of its log the file system is clean, each file whose fsync has
-    succeeded is there, and so is what was dirty, since the core's last sync still goes through.
-    Writers end with an error. The module cannot be unloaded meanwhile, and nothing comes of trying.
+    After the replay of its log the file system is clean. It has each file whose fsync succeeded,
+    and also the dirty one, because the core's last sync still reaches the device. Writers end with
+    an error. An attempt to unload the module meanwhile fails, and has no effect.
 
-    Of ext4 only files count that were told of before the removal. At its end the core shuts the
-    file system down, and there ext4 may tell an fsync of success though its transaction has just
-    been aborted: jbd2_complete_transaction() takes one that is over for one that was committed.
-    (Seen on virtio-blk, with ext4's shutdown ioctl and these writers, in one of four attempts.)
+    On ext4 only files count whose fsync ended before the removal. At its end the core shuts the
+    file system down, and then an fsync of ext4 may succeed though its transaction was just aborted:
+    jbd2_complete_transaction() treats a finished transaction as a committed one. (This happened on
+    virtio-blk, with ext4's shutdown ioctl and these writers, in one of four attempts.)
     """
     make, check = FILE_SYSTEMS[fs]
     device = machine.device()
@@ -74,18 +74,18 @@ def test_busy_file_system(machine, fs, way):
         (cd /tmp; sha256sum dirty) >>/tmp/sums
     """)
     start_files(machine)
-    # That is what EAGAIN, for a module with users, is called.
+    # The message of EAGAIN, for a module with users.
     assert "temporarily unavailable" in machine.fails(f"rmmod {DRIVERS['rust']} 2>&1")
     before = machine.host.ended()
     machine.host.wait_ended(before + 20)
     for writer in range(WRITERS):
-        assert not machine.done(f"writer{writer}"), "failed by the attempt to unload the module"
-    machine.sh("cat /tmp/dirty >/mnt/dirty; cat /tmp/told[0-9]* >/tmp/told-before")
+        assert not machine.done(f"writer{writer}"), "failed at the attempt to unload the module"
+    machine.sh("cat /tmp/dirty >/mnt/dirty; cat /tmp/synced[0-9]* >/tmp/synced-before")
     remove(machine, device, way)
     for writer in range(WRITERS):
         assert machine.join(f"writer{writer}")[0] == 0
-    counting = "/tmp/told-before" if fs == "ext4" else "/tmp/told[0-9]*"
-    machine.sh(f"cat {counting} >>/tmp/sums")
+    expected = "/tmp/synced-before" if fs == "ext4" else "/tmp/synced[0-9]*"
+    machine.sh(f"cat {expected} >>/tmp/sums")
     assert own_errors(machine) == []
     machine.sh("umount /mnt")
     disk = give_back(machine, device, way)
@@ -101,10 +101,10 @@ def test_busy_file_system(machine, fs, way):
 
 
 class Port:
-    """The root port above a device. Without its bus number, what is behind it seems to be gone.
+    """The root port above a device. Without its bus number, the device is unreachable.
 
     QEMU cannot unplug a virtio-pmem device. But it answers no access to the configuration space of
-    a bus whose number no bridge has, so the PCI core finds nobody there, as after a surprise.
+    a bus whose number no bridge has, so the PCI core finds no device, as after a surprise removal.
     """
 
     def __init__(self, machine, device):
@@ -120,21 +120,20 @@ class Port:
                         "2>/dev/null")
 
     def hide(self):
-        """Let the device disappear."""
+        """Make the device unreachable."""
         self.set_bus(0xf0)
 
     def show(self):
-        """Let it appear again."""
+        """Make the device reachable again."""
         self.set_bus(self.bus)
 
 
 @pytest.mark.parametrize("host", ["hangs", "answers"])
 @shared_by_rust
 def test_surprise(machine, host):
-    """When a device is found to be gone, every caller ends, whatever becomes of its host.
+    """When a device has disappeared, every caller ends, whether its host hangs or answers.
 
-    None hangs, and none that fails is told that it has succeeded. The device that appears in that
-    place later is a new one, and works.
+    The device that appears in its place later is a new one, and works.
     """
     device = machine.device()
     disk = machine.disk(device)
@@ -150,7 +149,7 @@ def test_surprise(machine, host):
         machine.host.hang()
         ended = machine.host.ended()
     port.hide()
-    # It is not the driver's time limit that ends them.
+    # The driver's timeout is too long to end them.
     machine.remove(device)
     for name in names:
         machine.join(name)

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Resets of the device under the driver's feet: callers wait, and their flushes are sent again."""
+"""Resets of a bound device: callers wait, and their flushes are sent again."""
 
 import pytest
-from machine import MIB, PATIENT, aio, dsync
-from poke import Poke
+from machine import LONG_TIMEOUT, MIB, aio, dsync
+from qtest import Qtest
 
-MACHINE = {"append": PATIENT}
+MACHINE = {"append": LONG_TIMEOUT}
 
 NEEDS_RESET = 0x40
 
-# What the driver says of each recovery.
+# The driver's message for each recovery.
 RECOVERS = "needs a reset, recovering"
 
 
 def start_writers(machine, disk):
-    """Let both kinds of callers work until finish_writers()."""
+    """Start callers of both kinds, which run until finish_writers()."""
     machine.sh("rm -f /tmp/stop")
     for index in range(4):
         machine.later(f"writer{index}", f"""
@@ -29,7 +29,7 @@ def start_writers(machine, disk):
 
 
 def finish_writers(machine):
-    """End the writers; none may have failed, and they must have gone on."""
+    """Check that the writers continue, and end them; none may have failed."""
     machine.host.wait_begun(machine.host.begun() + 20)
     machine.sh("touch /tmp/stop")
     for name in ("bios", *(f"writer{index}" for index in range(4))):
@@ -55,9 +55,9 @@ def test_function_reset_under_load(machine):
 
 
 def test_function_reset_waits(machine):
-    """A reset waits for the flush that is with the host, so that no answer is taken for another's.
+    """A reset waits for the flush that is with the host, so that its answer cannot be mistaken.
 
-    The flush that comes after the reset waits for an fsync of its own.
+    A flush after the reset waits for an fsync of its own.
     """
     device = machine.device()
     disk = machine.disk(device)
@@ -83,10 +83,10 @@ def test_function_reset_waits(machine):
 
 @pytest.mark.on_debug
 def test_function_reset_against_unbind(machine):
-    """Resets that meet an unbind delay it, but neither stops the other or fails a flush.
+    """Resets during an unbind delay it, but neither stops the other or fails a flush.
 
-    (A bind that meets a reset is another matter: the virtio core does not tell a driver of resets
-    that have begun before it came.)
+    (A bind during a reset is not tested: the virtio core does not notify a driver of a reset that
+    began before its probe.)
     """
     device = machine.device()
     for turn in range(10):
@@ -96,7 +96,7 @@ def test_function_reset_against_unbind(machine):
             until [ -e /tmp/stop ]; do echo 1 >/sys/bus/pci/devices/{device.pci}/reset; done
         """)
         machine.sh(f"xfs_io -c fsync /dev/{disk}; usleep {turn * 10000}")
-        # It is not the driver's time limit that ends it.
+        # The driver's timeout is too long to end it.
         machine.unbind(device)
         machine.sh("touch /tmp/stop")
         status, output = machine.join("resets")
@@ -107,18 +107,18 @@ def test_function_reset_against_unbind(machine):
 
 
 def needs_reset(machine, device):
-    """Tell whether a device waits for a reset."""
+    """Return whether a device needs a reset."""
     return int(machine.sh(f"cat {device.path}/status"), 16) & NEEDS_RESET != 0
 
 
 def test_needs_reset(boot, folder):
-    """A device that asks for a reset gets exactly one."""
-    poke = Poke(folder)
-    with boot(sizes=(256 * MIB,), args=poke.args) as machine:
+    """A device that needs a reset gets exactly one."""
+    qtest = Qtest(folder)
+    with boot(sizes=(256 * MIB,), args=qtest.args) as machine:
         device = machine.device()
         disk = machine.disk(device)
         for turn in range(1, 6):
-            poke.ask_for_reset(machine, device)
+            qtest.break_device(machine, device)
             machine.until(f"[ $(dmesg | grep -c '{RECOVERS}') = {turn} ]")
             machine.write(disk, 4)
             assert not needs_reset(machine, device)
@@ -130,21 +130,21 @@ def test_needs_reset(boot, folder):
 
 @pytest.mark.on_debug
 def test_needs_reset_under_load(boot, folder):
-    """A device that asks for a reset under load, again and again, fails no caller.
+    """A device that repeatedly needs a reset under load fails no caller.
 
-    A flush that the reset has lost may cost one recovery more, when its answer comes too late.
+    The late answer to a flush that a reset has lost may cause one more recovery.
     """
-    poke, times = Poke(folder), 5
-    with boot(sizes=(256 * MIB,), args=poke.args) as machine:
+    qtest, times = Qtest(folder), 5
+    with boot(sizes=(256 * MIB,), args=qtest.args) as machine:
         device = machine.device()
         disk = machine.disk(device)
         start_writers(machine, disk)
         for _ in range(times):
-            # With time for success in between: what does not help is not tried again.
+            # Flushes succeed in between: the driver does not repeat a recovery that did not help.
             machine.host.wait_begun(machine.host.begun() + 20)
             recoveries = machine.console().count(RECOVERS)
-            poke.ask_for_reset(machine, device)
-            # The console is looked at from outside: a command would slow down the recovery.
+            qtest.break_device(machine, device)
+            # The host reads the console: a command would slow down the recovery.
             machine.wait_console(rf"(?s)({RECOVERS}.*){{{recoveries + 1}}}")
         finish_writers(machine)
         assert not needs_reset(machine, device)

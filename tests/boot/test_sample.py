@@ -3,24 +3,24 @@
 
 import re
 
-OURS = "/sys/bus/virtio/drivers/rust_driver_virtio"
-KERNELS = "/sys/bus/virtio/drivers/virtio_rng"
+SAMPLE = "/sys/bus/virtio/drivers/rust_driver_virtio"
+ORIGINAL = "/sys/bus/virtio/drivers/virtio_rng"
 
 
 def test_virtio_rng(boot):
-    """The sample gets random bytes from a device each time it is bound, and gives it back."""
+    """The sample gets random bytes from a device at each bind, and releases it at each unbind."""
     with boot(driver="none", sizes=(), args=("-device", "virtio-rng-pci")) as machine:
-        # Both have the alias, so both are loaded; the kernel's own was first.
-        device = machine.sh(f"cd {KERNELS}; echo virtio*")
-        machine.sh(f"echo {device} >{KERNELS}/unbind")
+        # Both drivers have the alias, so both are loaded; the kernel's own was first.
+        device = machine.sh(f"cd {ORIGINAL}; echo virtio*")
+        machine.sh(f"echo {device} >{ORIGINAL}/unbind")
         for _ in range(3):
-            machine.sh(f"dmesg -c >/dev/null; echo {device} >{OURS}/bind")
+            machine.sh(f"dmesg -c >/dev/null; echo {device} >{SAMPLE}/bind")
             machine.until("dmesg | grep -q 'random bytes'")
             (found,) = re.findall(r"random bytes: \[(.*)\]", machine.sh("dmesg"))
             assert len(set(found.split(", "))) > 1
-            machine.sh(f"echo {device} >{OURS}/unbind")
+            machine.sh(f"echo {device} >{SAMPLE}/unbind")
         machine.sh(f"""
             rmmod rust_driver_virtio
-            echo {device} >{KERNELS}/bind
+            echo {device} >{ORIGINAL}/bind
             dd if=/dev/hwrng of=/dev/null bs=16 count=4
         """)

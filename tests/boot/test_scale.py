@@ -7,7 +7,7 @@ GIB = 1024 * MIB
 
 
 def test_eight_devices(boot):
-    """Eight devices work at the same time, each with flushes and data of its own."""
+    """Eight devices work at the same time, each with its own flushes and data."""
     count = 8
     with boot(sizes=(32 * MIB,) * count) as machine:
         devices = machine.devices_found()
@@ -22,7 +22,7 @@ def test_eight_devices(boot):
             status, output = machine.join(disk)
             assert status == 0, output
         for old, disk in zip(before, machine.pmem, strict=True):
-            # The latter are written one by one.
+            # The 16 pages of dsync() are written one by one.
             assert machine.host.ended(disk) - old >= 16
         machine.check_errors()
         machine.check()
@@ -34,9 +34,9 @@ def test_eight_devices(boot):
 
 
 def test_64_gib(boot):
-    """A device of 64 GiB is one to its last page, and keeps a file system."""
+    """A device of 64 GiB can be written up to its last page, and keeps a file system."""
     size = 64 * GIB
-    # Its page structures alone take a gigabyte.
+    # Its page structures need a gigabyte.
     with boot(sizes=(size,), memory=2 * GIB) as machine:
         disk = machine.disk(machine.device())
         assert int(machine.sh(f"blockdev --getsize64 /dev/{disk}")) == size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Disks of several devices: their members flush at the same time, and nothing is lost."""
+"""Disks over several devices: the members flush at the same time, and no data is lost."""
 
 import pytest
 from machine import MIB, shared_by_both, shared_by_rust
@@ -12,7 +12,7 @@ STACKS = ("md", "dm")
 
 
 def build(machine, kind):
-    """Make one striped disk of all devices; return its name."""
+    """Make one striped disk over all devices; return its name."""
     disks = members(machine)
     size = 64 * MIB
     if kind == "md":
@@ -24,7 +24,7 @@ def build(machine, kind):
 
 
 def tear_down(machine, kind):
-    """Undo what build() has done."""
+    """Remove the disk of build()."""
     if kind == "md":
         stop(machine)
     else:
@@ -41,13 +41,13 @@ def make_stack(request, machine):
 
 
 def begun(machine):
-    """Count the host's flushes of each member."""
+    """Return how many flushes of each member have reached the host."""
     return [machine.host.begun(disk) for disk in machine.pmem]
 
 
 @shared_by_both
 def test_members_flush_together(stack):
-    """An fsync reaches the hosts of all members before one of them has answered."""
+    """An fsync reaches the files of all members before the host has answered one flush."""
     machine, disk = stack
     before = begun(machine)
     machine.host.plan("hang")
@@ -62,7 +62,7 @@ def test_members_flush_together(stack):
 
 
 @shared_by_rust
-def test_fsync_is_handed_over(machine):
+def test_fsync_is_a_bio(machine):
     """A flush without data does not sleep in the driver: it arrives as a bio."""
     disk = members(machine)[0]
     machine.sh("""
@@ -81,7 +81,7 @@ def test_fsync_is_handed_over(machine):
 
 @shared_by_both
 def test_failure_of_a_flush(machine):
-    """A flush that the host fails fails the fsync, of a disk and of what is made of it."""
+    """A flush that the host fails fails the fsync, of a disk and of a disk over it."""
     stack = build(machine, "dm")
     machine.host.plan("fail")
     for disk in (members(machine)[0], stack):
@@ -93,7 +93,7 @@ def test_failure_of_a_flush(machine):
 
 @shared_by_both
 def test_file_system(stack):
-    """A file system on all members keeps what was synced, while the host is slow."""
+    """A file system on all members keeps its synced data on a slow host."""
     machine, disk = stack
     machine.host.plan("delay 2")
     machine.sh(f"""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""All that can happen to a device, at random, with 64 writers at it.
+"""Random operations on a device, with 64 writers.
 
-LONG=1 goes on for an hour. SEED=number repeats a run's decisions.
+LONG=1 runs for an hour. SEED=number repeats a run's decisions.
 """
 
 import os
@@ -17,9 +17,9 @@ from guest import GIB
 # In seconds.
 DURATION = 3600 if settings.flag("LONG") else 30
 
-# Half of them sleep, the other half leave bios. They fail when their disk goes, and begin anew.
-# The shell opens the disk: a name that fio has not found when it starts, it unlinks before it
-# writes, and by then it may be that of the disk come back.
+# Half of them sleep, the other half submit bios. They fail when their disk disappears, and start
+# again. The shell opens the disk: fio unlinks a name that did not exist when fio started, and by
+# then it may be the new disk's.
 LOAD = """
 until [ -e /tmp/stop ]; do
     disk=$(ls /sys/block | grep pmem) && fio --filename=/proc/self/fd/3 \\
@@ -33,7 +33,7 @@ done
 
 
 class Stress:
-    """A guest, and what is done to its only device."""
+    """A guest, and operations on its only device."""
 
     def __init__(self, machine, seed):
         self.machine, self.random = machine, random.Random(seed)
@@ -51,7 +51,7 @@ class Stress:
         self.machine.sh(f"echo 1 >/sys/bus/pci/devices/{device.pci}/reset")
 
     def rescan(self):
-        """Remove the PCI function, and find it again."""
+        """Remove the PCI function, and rescan."""
         self.machine.remove(self.machine.device())
         self.machine.rescan()
 
@@ -59,25 +59,25 @@ class Stress:
         """Suspend all devices for a second."""
         self.machine.sh(f"""
             echo {self.random.choice(("devices", "platform"))} >/sys/power/pm_test
-            # What the processors do if they cannot be frozen goes to the console.
+            # If a task cannot be frozen, the console gets the processors' stacks.
             echo {self.random.choice(("mem", "disk"))} >/sys/power/state ||
                 {{ echo l >/proc/sysrq-trigger; sleep 3; exit 1; }}
         """)
 
     def slow_host(self):
-        """Let the host take its time for a while."""
+        """Make the host slow."""
         self.machine.host.plan(f"delay {self.random.choice((10, 100, 500))}")
 
     def failing_host(self):
-        """Let the host fail some flushes."""
+        """Make the host fail some flushes."""
         self.machine.host.plan(f"fail {self.random.choice((1, 2, 10))}")
 
     def good_host(self):
-        """Let the host do what it is asked for."""
+        """Make the host execute flushes normally."""
         self.machine.host.plan("pass")
 
-    def go_on(self, duration):
-        """Do something at random, again and again."""
+    def run(self, duration):
+        """Execute random operations for this many seconds, and no fewer than there are kinds."""
         actions = (self.rebind, self.reset, self.rescan, self.suspend, self.slow_host,
                    self.failing_host, self.good_host)
         end = time.monotonic() + duration
@@ -92,27 +92,27 @@ class Stress:
 @pytest.mark.on_debug
 @pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
 def test_stress(boot, seed):
-    """Whatever is done to the device in whatever order, it comes back, and nobody hangs."""
-    # An image of a debug kernel's memory needs as much again.
+    """After any sequence of operations the device works, and no caller hangs."""
+    # A hibernation image of a debug kernel needs as much memory again.
     with boot(uart=True, timeout=DURATION + LIFE, sizes=(64 * MIB,), memory=2 * GIB) as machine:
         # A task that touches the device's memory cannot be frozen while the host reads the page.
         machine.sh(f"""
             echo 1 >/sys/module/suspend/parameters/pm_test_delay
             echo 1 >/sys/module/hibernate/parameters/pm_test_delay
-            echo {1000 * LIMIT * machine.patience} >/sys/power/pm_freeze_timeout
+            echo {1000 * LIMIT * machine.slowness} >/sys/power/pm_freeze_timeout
         """)
         machine.later("load", LOAD)
         machine.host.wait_begun(machine.host.begun() + 20)
         stress = Stress(machine, seed)
         try:
-            stress.go_on(DURATION)
+            stress.run(DURATION)
         finally:
             print("done:", *stress.done)
         machine.host.plan("pass")
         before = machine.host.begun()
         machine.sh("touch /tmp/stop; killall fio 2>/dev/null || true")
         machine.join("load")
-        # It is as good as new.
+        # The device works as before.
         disk = machine.disk(machine.device())
         machine.sh(aio(disk, "1m", more="--verify=crc32c --verify_fatal=1"))
         assert machine.host.begun() > before

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the driver shows of itself: trace events, and statistics in debugfs."""
+"""The driver's trace events, and its statistics in debugfs."""
 
 import collections
 import dataclasses
@@ -14,13 +14,13 @@ MACHINE = {"sizes": (256 * MIB,)}
 EVENTS = "/sys/kernel/tracing/events/virtio_pmem"
 NAMES = ("arrive", "send", "answer", "complete")
 
-# The processors' own clocks need not agree in the order of events, least of all emulated ones.
+# The processors' own clocks may disagree about the order of events, above all emulated ones.
 CLOCK = "echo counter >trace_clock"
 
 
 @dataclasses.dataclass
 class Batch:
-    """What the events say of one batch."""
+    """The events of one batch."""
     arrived: int = 0
     sent: list = dataclasses.field(default_factory=list)
     answered: list = dataclasses.field(default_factory=list)
@@ -28,7 +28,7 @@ class Batch:
 
 
 def load(disk):
-    """Return commands that bring both kinds of callers, many at a time and alone."""
+    """Return commands that make both kinds of callers, concurrent ones and single ones."""
     return f"""
         {aio(disk, "128k", depth=8)} >/dev/null
         echo 1 >$(readlink -f /sys/block/{disk}/device)/../deep_flush
@@ -43,7 +43,7 @@ def load(disk):
 def run_shared(machine, device, script):
     """Run a script that begins with the load; its first callers share a flush; return its output.
 
-    How many would meet by themselves is a matter of how fast the host is.
+    Without the hang, the host's speed would decide how many share.
     """
     callers = machine.stats(device)["callers"]
     machine.host.plan("hang")
@@ -56,7 +56,7 @@ def run_shared(machine, device, script):
 
 
 def batches(text, device):
-    """Sort the events of a device by batch; they must come in the order of a batch's life."""
+    """Return a device's events by batch, and check their order in each batch."""
     found = collections.defaultdict(Batch)
     line = re.compile(rf"virtio_pmem_(\w+): +{device.virtio} batch=(\d+) ?(.*)")
     for name, number, rest in line.findall(text):
@@ -92,22 +92,21 @@ def check(text, device, before, after):
     assert len(found) == after["host_flushes"] - before["host_flushes"]
     assert sorted(found) == list(range(before["host_flushes"] + 1, after["host_flushes"] + 1))
     assert max(batch.arrived for batch in found.values()) <= after["largest_batch"]
-    # The load does bring callers that share.
+    # Some callers do share.
     assert callers > len(found)
     assert text.count(" sync\n") and text.count(" bio\n")
 
 
 @shared_by_rust
 def test_statistics(machine):
-    """The statistics count what the host has seen, and each answer is in the histogram."""
+    """The statistics agree with the host's counts, and each answer is in the histogram."""
     device = machine.device()
     disk = machine.disk(device)
     before, begun = machine.stats(device), machine.host.begun()
     run_shared(machine, device, load(disk))
     after = machine.stats(device)
     assert after["host_flushes"] - before["host_flushes"] == machine.host.begun() - begun
-    # 1 and 32 and 8 times 16 and 4 times 16: no caller is counted twice, and none is forgotten
-    # (fio flushes a little more by itself).
+    # 1 and 32 and 8 times 16 and 4 times 16: no caller is missing (fio adds a few flushes).
     assert after["callers"] - before["callers"] >= 1 + 32 + 8 * 16 + 4 * 16
     answers = sum(value for key, value in after.items() if key.startswith("latency_us_"))
     assert answers == after["host_flushes"]
@@ -123,7 +122,7 @@ def test_statistics(machine):
 
 @shared_by_rust
 def test_tracefs(machine):
-    """The events tell of every caller and of every flush, and agree with the statistics."""
+    """The events show every caller and every flush, and agree with the statistics."""
     device = machine.device()
     disk = machine.disk(device)
     assert machine.sh(f"ls -d {EVENTS}/*/ | wc -l") == str(len(NAMES))
@@ -138,14 +137,14 @@ def test_tracefs(machine):
         cat trace
     """) + "\n"
     check(text, device, before, machine.stats(device))
-    # What is off is off.
+    # An event that is off is not recorded.
     machine.sh(f"echo >{EVENTS}/../../trace; xfs_io -c fsync /dev/{disk}")
     assert "virtio_pmem_" not in machine.sh(f"cat {EVENTS}/../../trace")
 
 
 @shared_by_rust
 def test_trace_cmd(machine):
-    """trace-cmd records the events and makes of them what the kernel does."""
+    """trace-cmd records the events and prints them like the kernel."""
     device = machine.device()
     disk = machine.disk(device)
     machine.sh(f"cat >/tmp/load.sh <<'EOF'\n{load(disk)}\nEOF")
@@ -182,7 +181,7 @@ def test_errors_are_traced(machine):
 
 
 def jumps(module):
-    """Map the name of a tracepoint to the bytes at the places where its static key decides."""
+    """Return, by tracepoint, the instructions at the places of its static key."""
     def readelf(*options):
         return steps.output(["readelf", "-W", *options, module])
 
@@ -199,7 +198,7 @@ def jumps(module):
 
 
 def test_free_when_off(kernel):
-    """An event that is off costs an instruction that does nothing, where the static key decides."""
+    """An event that is off costs a no-op, at the place of its static key."""
     (module,) = kernel.out.glob("modules/lib/modules/*/kernel/drivers/nvdimm/*/virtio_pmem_rust.ko")
     found = jumps(module)
     for name in NAMES:

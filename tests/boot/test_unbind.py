@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Taking the driver from a device in good order, and giving it back."""
+"""Orderly unbinds of the driver, and binds after them."""
 
 import pytest
-from machine import DRIVERS, MIB, PATIENT, aio, dsync, shared_by_both, shared_by_rust
+from machine import DRIVERS, LONG_TIMEOUT, MIB, aio, dsync, shared_by_both, shared_by_rust
 
 # Large enough for XFS.
-MACHINE = {"sizes": (512 * MIB,), "append": PATIENT}
+MACHINE = {"sizes": (512 * MIB,), "append": LONG_TIMEOUT}
 
 FILE_SYSTEMS = {
     "ext4": ("mkfs.ext4 -q -b 4096", "e2fsck -fn"),
@@ -20,7 +20,7 @@ def own_errors(machine):
 
 @shared_by_both
 def test_rebind_20_times(machine):
-    """Unbound and bound again, a device has the same disk, which works, each time."""
+    """A device that is unbound and bound again has the same disk, which works, each time."""
     device = machine.device()
     disk = machine.disk(device)
     size = machine.sh(f"blockdev --getsize64 /dev/{disk}")
@@ -39,10 +39,10 @@ def test_rebind_20_times(machine):
 @pytest.mark.parametrize("fs", FILE_SYSTEMS)
 @shared_by_rust
 def test_mounted_and_dirty(machine, fs):
-    """What was synced before an orderly unbind is there after it, in a consistent file system.
+    """Data that was synced before an orderly unbind is intact, in a consistent file system.
 
-    Mounted without DAX. What nobody has synced is written back by the block layer while the
-    device still works: it is there, too. (The C driver ends flushing first, so that is lost.)
+    The mount has no DAX. Dirty data is intact, too: the block layer writes it back while the device
+    still works. (The C driver disables flushes first, so its dirty data is lost.)
     """
     make, check = FILE_SYSTEMS[fs]
     device = machine.device()
@@ -73,7 +73,7 @@ def test_mounted_and_dirty(machine, fs):
 
 @shared_by_rust
 def test_under_load(machine):
-    """Writers that are at it when the device is unbound end with an error; nobody hangs."""
+    """Writers of a device that is unbound end with an error; none hangs."""
     device = machine.device()
     disk = machine.disk(device)
     for _ in range(3):
@@ -82,7 +82,7 @@ def test_under_load(machine):
                 while {dsync(disk, 16, index * 16)}; do :; done
             """)
         machine.host.wait_begun(machine.host.begun() + 20)
-        # It is not the driver's time limit that ends them.
+        # The driver's timeout is too long to end them.
         machine.unbind(device)
         for index in range(4):
             machine.join(f"writer{index}")
@@ -93,9 +93,9 @@ def test_under_load(machine):
 
 @shared_by_rust
 def test_slow_host(machine):
-    """A host that takes its time for a flush delays an unbind, but fails neither kind of caller.
+    """A host that is slow to answer a flush delays an unbind, but fails neither kind of caller.
 
-    (Under the C driver both see I/O errors.)
+    (Under the C driver both get I/O errors.)
     """
     device = machine.device()
     disk = machine.disk(device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What others do with a disk: file systems with and without DAX, fio, mapped memory."""
+"""Common uses of a disk: file systems with and without DAX, fio, mapped memory."""
 
 import os
 
@@ -18,7 +18,7 @@ CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
 ENGINES = ("psync --fsync=8", "libaio --iodepth=8 --direct=1 --sync=dsync",
            "io_uring --iodepth=8 --fsync=8", "mmap --fsync=8")
 
-# What each of fio's jobs writes. The host's disk decides how long that takes.
+# The size of each of fio's jobs. Its duration depends on the host's disk.
 SIZE = "4m" if settings.flag("LONG") else "256k"
 
 every_file_system = pytest.mark.parametrize("fs", MAKE)
@@ -26,14 +26,14 @@ with_and_without_dax = pytest.mark.parametrize("dax", [False, True], ids=["plain
 
 
 def mount(machine, disk, fs, dax):
-    """Make a file system and mount it; if it is to have DAX, it has."""
+    """Make a file system and mount it; check that it has DAX, or not."""
     machine.sh(f"{MAKE[fs]} /dev/{disk}; mount {'-o dax' if dax else ''} /dev/{disk} /mnt")
     options = machine.sh("grep ' /mnt ' /proc/mounts").split()[3].split(",")
     assert any(option.startswith("dax") for option in options) == dax
 
 
 def unmount(machine, disk, fs):
-    """Unmount a file system, which must be whole."""
+    """Unmount a file system, and check that it is consistent."""
     machine.sh(f"""
         umount /mnt
         {CHECK[fs]} /dev/{disk} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
@@ -51,7 +51,7 @@ def fio(number, where, more):
 @every_file_system
 @with_and_without_dax
 def test_fio(machine, fs, dax):
-    """What fio has written, by any of its engines, it finds after the next mount."""
+    """After the next mount, fio verifies the data that each of its engines has written."""
     disk = machine.disk(machine.device())
     mount(machine, disk, fs, dax)
     for number in range(len(ENGINES)):
@@ -81,7 +81,7 @@ def test_fio_raw(machine):
 @every_file_system
 @with_and_without_dax
 def test_msync(machine, fs, dax):
-    """An msync of mapped memory is a flush, and does not return before the host has answered."""
+    """An msync of mapped memory is a flush, and returns only after the host has answered."""
     disk = machine.disk(machine.device())
     mount(machine, disk, fs, dax)
     machine.sh("dd if=/dev/zero of=/mnt/file bs=64k count=1 conv=fsync 2>/dev/null; sync")
@@ -104,7 +104,7 @@ def test_msync(machine, fs, dax):
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
 def test_fsx(boot, fsx, seed):
-    """The file system exerciser finds in its files what it has put there, mapped or not."""
+    """The file system exerciser reads back what it has written, mapped or not."""
     with boot(files={"/bin/fsx": fsx}, **MACHINE) as machine:
         machine.sh(f"cat >/tmp/fsx.toml <<'END'\n{exerciser.CONFIG}\nEND")
         for fs in MAKE:

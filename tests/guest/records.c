@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Writes numbered records that it has made durable, and looks for them after a power failure.
+ * Writes numbered records, makes them durable, and checks them after a power failure.
  *
  *	records write METHOD WHERE WRITERS FIRST	until it is killed
  *	records check WHERE WRITERS FIRST
  *	records count WRITER
  *
  * WHERE is a disk or a directory. On a disk, each writer has a ring of records; in a directory, it
- * appends to files of its own, and starts a new one again and again. METHOD says what makes a
- * record durable:
+ * appends to one file of its own after the other. METHOD is what makes a record durable:
  *	dsync		O_DSYNC and O_DIRECT
  *	fsync		O_DIRECT, then fsync()
- *	buffered	fsync() of what is in the page cache
+ *	buffered	a write to the page cache, then fsync()
  *	msync		a store to mapped memory, then msync()
  *
- * Writers FIRST, FIRST + 1, … count what they have made durable in the file that the environment
- * names in COUNTERS. It is memory that the host shares and that outlives the guest, so the host
- * knows what was acknowledged up to the very moment of the failure. "count" is for other programs:
- * it reads numbers, one a line, and keeps the last as the count of WRITER.
+ * Writers FIRST, FIRST + 1, … count their durable records in the file that COUNTERS names in the
+ * environment. It is memory that the host shares and that outlives the guest, so the host has the
+ * count of acknowledged records up to the moment of the failure. "count" is for other programs: it
+ * reads numbers, one a line, and keeps the last as the count of WRITER.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -37,7 +36,7 @@
 #define PER_FILE	16
 #define WRITERS		256
 
-/* What the host sees. A run of "write" promises the records from its start. */
+/* Shared with the host. A run of "write" promises the records from start to done. */
 struct counter {
 	uint64_t start;
 	uint64_t done;
@@ -100,7 +99,6 @@ static void sync_directory(void)
 	close(fd);
 }
 
-/* The file of a record, whole from the beginning if it is to be mapped. */
 static int open_file(uint64_t writer, uint64_t number, int flags)
 {
 	char path[4096];
@@ -180,12 +178,12 @@ static int check_record(uint64_t writer, uint64_t number)
 	int good = pread(fd, record, SIZE, place(writer, number)) == SIZE;
 
 	close(fd);
-	/* In a ring, the one that was being written may have taken its place, in part. */
+	/* In a ring, a record in progress may have overwritten a part of this one. */
 	if (!directory && number + PER_RING == load(&counters[writer].done))
 		return 1;
 	if (good && same(record, writer, number))
 		return 1;
-	printf("records: writer %lu: number %lu was acknowledged, but there is %lu of writer %lu%s\n",
+	printf("records: writer %lu: number %lu was acknowledged, but found %lu of writer %lu%s\n",
 	       (unsigned long)writer, (unsigned long)number, (unsigned long)record[1],
 	       (unsigned long)record[0], good ? "" : ": the end of the file");
 	return 0;

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Writes to a guest's devices from outside."""
+"""Writes to a guest's devices from the host, by QEMU's protocol for tests."""
 
 import socket
 
-# In QEMU's modern virtio-pci device: where the first queue is notified, in BAR 4.
+# The notification of the first queue in BAR 4 of QEMU's modern virtio-pci device.
 NOTIFY = 0x3000
 
 
-class Poke:
-    """Writes to the guest's physical memory by QEMU's protocol for tests; args are for QEMU."""
+class Qtest:
+    """A connection to a guest's physical memory; args are for QEMU."""
 
     def __init__(self, folder):
         self.path = folder / "qtest"
@@ -21,7 +21,7 @@ class Poke:
             qtest.sendall(f"writew {address:#x} {value:#x}\n".encode())
             assert qtest.recv(100).startswith(b"OK")
 
-    def ask_for_reset(self, machine, device):
-        """Have a device ask for a reset, as QEMU does when notified of a request it cannot find."""
+    def break_device(self, machine, device):
+        """Make a device need a reset, by a notification without a request."""
         bar = machine.sh(f"sed -n 5p /sys/bus/pci/devices/{device.pci}/resource").split()[0]
         self.writew(int(bar, 16) + NOTIFY, 0)
