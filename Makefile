@@ -26,8 +26,8 @@ boot:
 shell:
 	$(tool)guest.py --shell
 
-#:   guest       run RUN='command line' or SCRIPT=file in a guest; prints the command's output
-#:               alone, and fails when the command does
+#:   guest       run RUN='command line' or SCRIPT=file in a guest; prints only its output, and
+#:               fails if it fails
 guest:
 	$(tool)guest.py
 

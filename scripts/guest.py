@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run guests on virtio-pmem devices.
 
-    with Guest(kernel.ready("release"), pmem=[Disk(path, 1 << 29)], name="demo") as guest:
+In a program of your own, run with PYTHONPATH=scripts:
+
+    import kernel
+    from guest import Disk, Guest
+
+    with Guest(kernel.ready("release"), pmem=[Disk("a.img", 1 << 29)], name="demo") as guest:
         result = guest.run("mkfs.ext4 -q /dev/pmem0 && echo done")
         print(result.status, result.output)
 
@@ -36,7 +41,7 @@ GIB = 1 << 30
 # The drivers' names on the virtio bus, which are those of their modules, too.
 DRIVERS = {"rust": "virtio_pmem_rust", "c": "virtio_pmem"}
 
-# How the kernel speaks of bugs, its own or ours.
+# The kernel's reports of bugs.
 COMPLAINTS = re.compile(
     r"BUG:|WARNING:|Oops|kernel BUG|Kernel panic|UBSAN:|possible (circular|recursive|irq lock)|"
     r"general protection fault|blocked for more than|rcu.*detected.*stalls|suspicious RCU|"
@@ -44,38 +49,59 @@ COMPLAINTS = re.compile(
     r"turning off the locking correctness validator|non-static key"
 )
 
-
 # A fault of QEMU 7.2's emulation, not of the guest: when the kernel patches its code (jump labels,
-# as when it changes its clock source or enables a trace event), a processor now and then goes on
-# with a translation of the breakpoint that stood there for a moment.
+# for a change of the clock source or a trace event), a processor occasionally executes a stale
+# translation of the breakpoint that stood there for a moment.
 STALE_BREAKPOINT = re.compile(r"Oops: int3: 0000")
 
-# Another one: on a busy host the kernel may find that an emulated TSC is slower than it is, by
-# factors. Then its clock is as much too fast, and its timers fire when they should not.
+# Another one: on a busy host the kernel may measure the emulated TSC as slower than it is, by
+# factors. Its clock is then too fast by the same factor, and its timers fire too early.
 STAMP = re.compile(r"^\[ *(\d+)\.\d{6}\] ", re.M)
+
+# The tag of a shared directory; init mounts it on /share.
+TAG = "share"
 
 
 class GuestError(steps.Trouble):
-    """A guest did not do what was expected of it; the text ends with its console."""
+    """A guest failed; the text ends with its console."""
+
+
+def escaped(path):
+    """Return a path for one of QEMU's options, in which a comma is written twice."""
+    return str(path).replace(",", ",,")
 
 
 @dataclasses.dataclass(frozen=True)
 class Disk:
-    """A file of the host that backs a device; kept if it is there, else made, sparse."""
+    """A file of the host that backs a device. A missing one is created, sparse.
+
+    size      in bytes; without it, that of the existing file
+    options   of the device, like "packed=on,event_idx=off"
+    snapshot  the guest's writes are discarded when it ends, and the file stays as it is
+    """
     path: Path
-    size: int
-    options: str = ""  # of the device, like "packed=on,event_idx=off"
+    size: int | None = None
+    options: str = ""
+    snapshot: bool = False
 
     def create(self):
-        """See to it that the file is there."""
-        if not Path(self.path).exists():
+        """Create the file if it is missing; return its size."""
+        try:
+            with open(self.path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+        except FileNotFoundError:
+            if self.size is None:
+                raise GuestError(f"{self.path} does not exist: give its size") from None
             with open(self.path, "wb") as file:
-                file.truncate(self.size)
+                return file.truncate(self.size)
+        if self.size not in (None, size):
+            raise GuestError(f"{self.path} has {size} bytes, not {self.size}: give no size")
+        return size
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a command in a guest printed (both streams), and its exit status."""
+    """A command's exit status and its output (both streams)."""
     status: int
     output: str
 
@@ -84,24 +110,26 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     """One run of QEMU: from start() or entering the context until it has ended.
 
     name     names the logs: console_log, qemu_log
+    logs     their directory; without it build/logs
     pmem     virtio-pmem devices (Disk), each behind a PCIe root port; QOM ids pmem0, pmem1, …
     blk      virtio-blk devices (Disk) beside them; ids blk0, …
+    share    a directory of the host that the guest has on /share
     ports    further root ports that stay empty, for hot-add; ids port0, …
-    driver   which driver the guest loads: "rust", "c" or "none"
+    driver   the driver that the guest loads: "rust", "c" or "none"
     append   more words for the kernel's command line
     args     more arguments for QEMU
     uart     commands go through a UART: slower, but it survives suspend and hibernation
     wrapper  a command that runs QEMU, such as strace with its options
     files    more files for the guest, as {guest path: host path}
-    timeout  seconds after which the guest is killed, whatever it is doing
+    timeout  seconds after which the guest is killed in any case
     """
 
-    def __init__(self, kernel, *, name="guest", pmem=(), blk=(), ports=0, driver="rust",
-                 memory=GIB, smp=2, append="", args=(), wrapper=(), files=None, timeout=None,
-                 uart=False, accelerator=None, shell=False):
+    def __init__(self, kernel, *, name="guest", logs=None, pmem=(), blk=(), share=None, ports=0,
+                 driver="rust", memory=GIB, smp=2, append="", args=(), wrapper=(), files=None,
+                 timeout=None, uart=False, accelerator=None, shell=False):
         self.kernel = kernel
         self.name = name
-        self.pmem, self.blk, self.ports = list(pmem), list(blk), ports
+        self.pmem, self.blk, self.share, self.ports = list(pmem), list(blk), share, ports
         self.driver, self.append = driver, append
         self.memory, self.smp = memory, smp
         self.args, self.wrapper = list(args), list(wrapper)
@@ -110,8 +138,8 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.timeout = timeout or (1800 if kernel.name == "debug" else 600)
         self.accelerator = accelerator
         self.shell = shell
-        self.console_log = steps.log_path(f"{name}.console")
-        self.qemu_log = steps.log_path(f"{name}.qemu")
+        self.console_log = steps.log_path(f"{name}.console", logs)
+        self.qemu_log = steps.log_path(f"{name}.qemu", logs)
         self.process = None
         self.group = None
         self.started = None
@@ -135,7 +163,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
 
     @property
     def qmp_path(self):
-        """The socket on which QEMU speaks QMP."""
+        """The path of QEMU's QMP socket."""
         return str(self.folder / "qmp")
 
     def devices(self):
@@ -153,26 +181,34 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             words.extend(["-device", f"{kind},id={name},bus={name}-port,{link}{more}"])
 
         for index, disk in enumerate(self.pmem):
-            disk.create()
-            words.extend(["-object", f"memory-backend-file,id=mem{index},share=on,"
-                          f"mem-path={disk.path},size={disk.size}"])
+            words.extend(["-object", f"memory-backend-file,id=mem{index},"
+                          f"share={'off' if disk.snapshot else 'on'},"
+                          f"mem-path={escaped(disk.path)},size={disk.create()}"])
             device("virtio-pmem-pci", disk, f"pmem{index}", f"memdev=mem{index}")
         for index, disk in enumerate(self.blk):
             disk.create()
-            words.extend(["-drive", f"if=none,id=drive{index},file={disk.path},format=raw"])
+            words.extend(["-drive", f"if=none,id=drive{index},format=raw,"
+                          f"snapshot={'on' if disk.snapshot else 'off'},file={escaped(disk.path)}"])
             device("virtio-blk-pci", disk, f"blk{index}", f"drive=drive{index}")
         for index in range(self.ports):
             port(f"port{index}")
+        if self.share:
+            # The guest's files belong to QEMU's user, whatever their owner is in the guest.
+            words.extend(["-fsdev", f"local,id={TAG},security_model=none,multidevs=remap,"
+                          f"path={escaped(self.share)}",
+                          "-device", f"virtio-9p-pci,fsdev={TAG},mount_tag={TAG}"])
         return words
 
     def command(self):
         """Return the command line of QEMU."""
-        # Every region may be aligned to a gigabyte, and hot-added ones want room, too.
-        room = sum(-(-disk.size // GIB) + 1 for disk in self.pmem) + 8
+        # Every region may be aligned to a gigabyte, and hot-added ones need room, too.
+        room = sum(-(-disk.create() // GIB) + 1 for disk in self.pmem) + 8
         append = f"console=ttyS0 panic=-1 oops=panic driver={self.driver} {self.append}"
         accelerator = self.accelerator or accel.choose(self.kernel, boots)
         if accelerator == "tcg":
             append += " maxcpus=1"  # init starts the others
+        if self.share:
+            append += f" share={TAG}"
         if self.uart:
             append += " agent=ttyS1"
         archive = self.kernel.initramfs
@@ -194,7 +230,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
                 "-device", "virtio-serial-pci",
                 "-device", "virtserialport,chardev=agent,name=agent",
             ]),
-            # QEMU wants an IOMMU before the devices that it is for.
+            # An IOMMU must come before the devices that it serves.
             *self.args, *self.devices(),
         ]
         return [str(word) for word in words]
@@ -205,8 +241,8 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.console_log.write_bytes(b"")
         self.pending = b""
         self.started = time.monotonic()
-        # The limit holds even if we are killed ourselves. It ends the whole process group, since
-        # QEMU outlives a wrapper; but a shell's QEMU must stay in the terminal's.
+        # The limit holds even if this process is killed. It ends the whole process group, because
+        # QEMU outlives a wrapper; but a shell's QEMU must stay in the terminal's group.
         limit = ["timeout", *(["--foreground"] if self.shell else []), "-s", "KILL",
                  str(self.timeout)]
         try:
@@ -228,7 +264,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             raise
 
     def connect(self):
-        """Connect to the agent's port; must be done before the guest looks at it."""
+        """Connect to the agent's port; must be done before the guest opens it."""
         self.agent = socket.socket(socket.AF_UNIX)
         while True:
             try:
@@ -236,43 +272,43 @@ class Guest:  # pylint: disable=too-many-instance-attributes
                 return
             except OSError:
                 if self.process.poll() is not None:
-                    raise self.error("QEMU has ended at once") from None
+                    raise self.error("QEMU did not start") from None
                 time.sleep(0.02)
 
     def wait_ready(self, timeout=None):
-        """Wait until the guest has loaded its driver and takes commands."""
+        """Wait until the guest has loaded its driver and accepts commands."""
         if self.uart:
-            # What comes before somebody listens is lost.
+            # A UART drops what arrives before the agent has opened it.
             self.wait_console("agent: ready", timeout or self.timeout)
         self.run("true", timeout)
 
     def alive(self):
-        """Tell whether QEMU still runs."""
+        """Return whether QEMU still runs."""
         return self.process is not None and self.process.poll() is None
 
     def wait(self, timeout=None):
-        """Wait until the guest has ended by itself; return QEMU's exit status."""
+        """Wait until QEMU has ended by itself; return its exit status."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise self.error(f"still runs after {timeout} s") from None
 
     def poweroff(self, timeout=60):
-        """Sync, power off and wait for the end."""
+        """Sync and power off; wait until QEMU has ended."""
         self.send("sync; poweroff -f")
         self.wait(timeout)
 
     def kill(self):
-        """End the guest as a power failure does: at once, with nothing written back by it."""
+        """End the guest as a power failure does: at once, and it writes nothing back."""
         if self.group is not None:
             # QEMU may still run when its wrapper has ended.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.group, signal.SIGKILL)
-            self.group = None  # the number may come to be another's
+            self.group = None  # the number may be reused
         self.process.wait()
 
     def close(self):
-        """End the guest, if it runs, and remove what only this run needed."""
+        """Kill the guest if it runs, and remove its temporary files."""
         if self.process is not None and not self.shell:
             self.kill()
         if self.agent is not None:
@@ -284,28 +320,28 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     # Commands
 
     def send(self, script):
-        """Give the guest a script without waiting for it; return the word that ends its output."""
+        """Send the guest a script, and do not wait; return the word that ends its output."""
         word = f"end-{secrets.token_hex(12)}"
         text = base64.b64encode(script.encode()).decode()
         try:
             self.agent.settimeout(self.timeout)
             self.agent.sendall(f"{word} {text}\n".encode())
         except OSError as error:
-            raise self.error(f"takes no commands: {error}") from None
+            raise self.error(f"accepts no commands: {error}") from None
         return word
 
     def run(self, script, timeout=None, *, check=False, stream=None):
-        """Run a script in the guest's shell, from /root.
+        """Run a script in the guest's shell, in /root; return its Result.
 
         With check, a failure raises GuestError; with stream, output goes to that binary file as
-        it comes and is not returned.
+        it arrives and is not returned.
         """
         word = self.send(script).encode() + b" "
         limit = time.monotonic() + (timeout or self.timeout)
         data, self.pending = self.pending, b""
         while (end := re.search(re.escape(word) + rb"(\d+)\n", data)) is None:
             if stream is not None and len(data) > len(word) + 8:
-                # What may yet turn out to be the end's beginning is held back.
+                # The last bytes may be the beginning of the final line.
                 cut = len(data) - len(word) - 8
                 stream.write(data[:cut])
                 stream.flush()
@@ -323,7 +359,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         return result
 
     def receive(self, limit, script):
-        """Return some output of the guest."""
+        """Wait for output of the guest; return what has arrived."""
         try:
             left = limit - time.monotonic()
             if left > 0:
@@ -339,12 +375,12 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         if time.monotonic() < limit:
             self.process.wait()
             raise self.error(f"has ended during: {first}")
-        raise self.error(f"no answer in time to: {first}")
+        raise self.error(f"not done in time: {first}")
 
     # Console
 
     def console(self):
-        """Return what the kernel and init have printed so far."""
+        """Return the output of the kernel and of init so far."""
         return self.console_log.read_text(errors="replace").replace("\r", "")
 
     def wait_console(self, pattern, timeout=60):
@@ -360,17 +396,17 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             time.sleep(0.05)
 
     def complaints(self):
-        """Return the lines in which the kernel speaks of a bug."""
+        """Return the lines in which the kernel reports a bug."""
         return [line for line in self.console().splitlines() if COMPLAINTS.search(line)]
 
     def is_fast(self):
-        """Tell whether the kernel's clock says that the guest runs for much longer than it does."""
+        """Return whether the kernel's clock is far ahead of the time since the guest's start."""
         stamps = STAMP.findall(self.console())
         return (self.started is not None and stamps != []
                 and int(stamps[-1]) > 5 * (time.monotonic() - self.started) + 10)
 
     def error(self, text):
-        """Return an error that says what happened and shows the console's end."""
+        """Return an error with this text, known causes, and the console's end."""
         if self.started is not None and time.monotonic() - self.started >= self.timeout:
             text += f" (its time limit of {self.timeout} s is over)"
         if STALE_BREAKPOINT.search(self.console()):
@@ -379,8 +415,8 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             text += " (wrong clock: a fault of QEMU's emulation)"
         parts = [f"guest {self.name}: {text}"]
         if self.process is not None and self.process.poll() is not None:
-            said = self.qemu_log.read_text(errors="replace").splitlines()[1:]
-            parts.append(f"QEMU has ended ({self.process.returncode}): {' '.join(said[-5:])}\n"
+            output = self.qemu_log.read_text(errors="replace").splitlines()[1:]
+            parts.append(f"QEMU has ended ({self.process.returncode}): {' '.join(output[-5:])}\n"
                          f"command line: {self.qemu_log}")
         parts.append(steps.tail(self.console_log))
         return GuestError("\n".join(parts))
@@ -395,7 +431,36 @@ def boots(kernel, accelerator, limit):
         return False
 
 
-def requested():
+def split(name):
+    """Return the words of a variable of make, which may be quoted as in a shell."""
+    try:
+        return shlex.split(settings.get(name))
+    except ValueError as error:
+        raise settings.BadSetting(f"{name}={settings.get(name)}: {error}; quote as in a shell") \
+            from error
+
+
+def disks(name, folder):
+    """Return the disks that a variable of make lists; those without a file are in a folder."""
+    found, snapshot = [], settings.flag("SNAPSHOT")
+    for index, word in enumerate(split(name)):
+        path, size = re.fullmatch(r"(.*?)(?::(\d+[KMGT]?))?", word).groups()
+        if not path and not size:
+            raise settings.BadSetting(f"{name}={word}: use FILE, FILE:SIZE or :SIZE")
+        found.append(Disk(Path(path or folder / f"{name.lower()}{index}"),
+                          size and settings.in_bytes(name, size), snapshot=snapshot))
+    return found
+
+
+def shared():
+    """Return the directory that the guest shares, or None."""
+    path = settings.get("SHARE")
+    if path and not Path(path).is_dir():
+        raise settings.BadSetting(f"SHARE={path}: not a directory")
+    return path or None
+
+
+def requested(folder):
     """Return the guest that the variables of make describe, and what it is to run."""
     run, script = settings.get("RUN"), settings.get("SCRIPT")
     if script and run:
@@ -407,34 +472,33 @@ def requested():
             raise settings.BadSetting(f"SCRIPT={script}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise settings.BadSetting(f"SCRIPT={script}: no text; give a shell script") from error
-    try:
-        args = shlex.split(settings.get("QEMU_ARGS"))
-    except ValueError as error:
-        raise settings.BadSetting(f"QEMU_ARGS={settings.get('QEMU_ARGS')}: {error}; quote as in a "
-                                  "shell") from error
+    pmem = [Disk(folder / "pmem0", settings.size("PMEM_SIZE"))]
     options = {
+        "pmem": disks("PMEM", folder) or pmem,
+        "blk": disks("BLK", folder),
+        "share": shared(),
+        "logs": settings.get("LOGS") or None,
         "driver": settings.choice("DRIVER"),
         "memory": settings.size("MEM"),
         "smp": settings.number("SMP"),
-        "args": args,
+        "args": split("QEMU_ARGS"),
         "timeout": settings.number("TIMEOUT"),
     }
     return options, run
 
 
 def main():
-    """Run what RUN or SCRIPT says, or a shell."""
+    """Run RUN or SCRIPT, or a shell."""
     shell = sys.argv[1:] == ["--shell"]
-    options, run = requested()
-    if not shell and not run:
-        raise settings.BadSetting("nothing to run: give RUN='command line' or SCRIPT=file")
-    if shell:
-        options["timeout"] = options["timeout"] or 24 * 3600
-    size = settings.size("PMEM_SIZE")
-    built = kernels.ready(settings.choice("KERNEL"))
+    settings.BUILD.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="guest-") as folder:
-        disk = Disk(Path(folder) / "pmem0", size)
-        guest = Guest(built, name=f"guest-{os.getpid()}", pmem=[disk], shell=shell, **options)
+        options, run = requested(Path(folder))
+        if not shell and not run:
+            raise settings.BadSetting("nothing to run: give RUN='command line' or SCRIPT=file")
+        if shell:
+            options["timeout"] = options["timeout"] or 24 * 3600
+        built = kernels.ready(settings.choice("KERNEL"))
+        guest = Guest(built, name=f"guest-{os.getpid()}", shell=shell, **options)
         if shell:
             steps.say("the guest's console; leave it with 'exit', or Ctrl-A X")
             guest.start()

@@ -47,6 +47,12 @@ VARIABLES = {
     "MEM": Variable("1G", "the guest's memory", "1G"),
     "SMP": Variable("2", "the guest's processors", "2"),
     "PMEM_SIZE": Variable("512M", "the size of the guest's virtio-pmem device", "512M"),
+    "PMEM": Variable("'FILE FILE:SIZE :SIZE'", "the guest's virtio-pmem devices: existing files; "
+                     "files that are created; temporary ones"),
+    "BLK": Variable("'...'", "virtio-blk devices, in the same form"),
+    "SNAPSHOT": Variable("1", "discard the guest's writes to these files when it ends"),
+    "SHARE": Variable("DIR", "a directory that the guest has on /share"),
+    "LOGS": Variable("DIR", "where the logs of the guest's console and of QEMU go (build/logs)"),
     "QEMU_ARGS": Variable("'...'", "more arguments for QEMU"),
     "QEMU": Variable("PROGRAM", "which QEMU (qemu-system-x86_64)", "qemu-system-x86_64"),
     "ACCEL": Variable("kvm|tcg", "the accelerator; by default KVM if a guest really runs, else TCG",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import settings
 
@@ -52,10 +53,11 @@ def step(name):
         say(f"{name} … {end}{time.monotonic() - start:.0f} s")
 
 
-def log_path(name):
-    """Return the path of a log."""
-    settings.LOGS.mkdir(parents=True, exist_ok=True)
-    return settings.LOGS / (re.sub(r"[^\w.+-]+", "-", name) + ".log")
+def log_path(name, folder=None):
+    """Return the path of a log, in build/logs or in a folder of the caller's."""
+    folder = Path(folder or settings.LOGS)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / (re.sub(r"[^\w.+-]+", "-", name) + ".log")
 
 
 def tail(path, lines=TAIL):
