@@ -147,7 +147,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.pending = b""
         self.folder = None
 
-    # Life
+    # Start and end
 
     def __enter__(self):
         self.start()

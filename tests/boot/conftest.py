@@ -8,7 +8,7 @@ The kernel and LONG=1 in the environment select the tests. Without a mark a test
 kernel, and with LONG=1 on the debug kernel, too. Marks:
 
 on_debug    runs on the debug kernel, too
-only_debug  runs on the debug kernel alone, because only that can show the result
+only_debug  runs on the debug kernel alone: it needs its checks or its faults
 long        runs with LONG=1 only
 """
 

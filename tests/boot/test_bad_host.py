@@ -77,7 +77,7 @@ def test_hung_host_at_unbind(boot):
         machine.later("sleeper", f"xfs_io -c fsync /dev/{disk}")
         machine.later("writer", aio(disk, "64k"))
         machine.host.wait_begun(before + 1)
-        # Seconds become minutes on a busy machine, but this is not the driver's default.
+        # Seconds become minutes on a busy machine; the driver's default is longer.
         assert machine.unbind(device) < 100 * TIMEOUT
         for name in ("sleeper", "writer"):
             status, output = machine.join(name)

@@ -103,7 +103,7 @@ def check_database(last):
 
 
 class Crashes:
-    """A guest's disks from crash to crash."""
+    """A guest's disks across several crashes."""
 
     def __init__(self, boot, folder, records, seed):
         self.boot, self.records = boot, records
