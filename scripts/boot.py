@@ -40,7 +40,8 @@ xfs_io -d -s -c 'pwrite -q -S 0x5a -b 4k 256k 256k' dsync
 mkdir -p deep/er && cp fsync deep/er/copy && xfs_io -c fsync deep/er/copy && xfs_io -c fsync deep/er
 sha256sum fsync dsync deep/er/copy
 # The kill hits a guest that goes on writing.
-while dd if=/dev/urandom of=load bs=4k count=8 conv=fsync; do echo; done >/tmp/load 2>/dev/null &
+: >/tmp/load
+while dd if=/dev/urandom of=load bs=4k count=8 conv=fsync; do echo; done >>/tmp/load 2>/dev/null &
 until [ "$(wc -l </tmp/load)" -ge 20 ]; do
     kill -0 $!
     usleep 10000
