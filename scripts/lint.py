@@ -66,12 +66,13 @@ def checkpatch(kdir):
     script = [kdir / "scripts/checkpatch.pl", "--strict", "--no-signoff", "--no-summary",
               "--show-types", f"--root={kdir}", "--max-line-length=100"]
     log = steps.log_path("checkpatch")
-    log.write_text("")
     with tempfile.TemporaryDirectory() as folder:
-        for mail in series.make_mails(graft.Tree(kdir), Path(folder) / "mails"):
-            ignored = IGNORED_IN_TRACES if "tracing-" in mail.name else IGNORED
-            # Outside a git checkout it does not run spdxcheck.py, which has needs of its own.
-            steps.run([*script, "--ignore", ignored, mail], log, append=True, cwd=folder)
+        mails = series.make_mails(graft.Tree(kdir), Path(folder) / "mails")
+        traces = [mail for mail in mails if "-tracing-" in mail.name]
+        # Outside a git checkout it does not run spdxcheck.py, which has needs of its own.
+        steps.run([*script, "--ignore", IGNORED_IN_TRACES, *traces], log, cwd=folder)
+        steps.run([*script, "--ignore", IGNORED, *sorted({*mails} - {*traces})], log, append=True,
+                  cwd=folder)
 
 
 def shellcheck():

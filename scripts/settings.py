@@ -111,10 +111,14 @@ def number(name):
 
 def size(name):
     """Return a variable that is a size, in bytes."""
-    value = get(name)
-    match = re.fullmatch(r"(\d+)([KMGT]?)", value)
+    return in_bytes(name, get(name), VARIABLES[name].default)
+
+
+def in_bytes(name, text, example="512M"):
+    """Return a size that stands in a variable, in bytes."""
+    match = re.fullmatch(r"(\d+)([KMGT]?)", text)
     if not match or int(match[1]) == 0:
-        raise BadSetting(f"{name}={value}: use a size, like {VARIABLES[name].default}")
+        raise BadSetting(f"{name}={text}: use a size, like {example}")
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2]]
 
 
