@@ -194,10 +194,9 @@ def run():
             with steps.step("copy the KUnit build"):
                 shutil.copytree(settings.out("kunit"), out, symlinks=True)
                 (out / build_cache.STAMP).unlink(missing_ok=True)
-        with steps.step("build coverage (UML)"):
-            kunit.provide("coverage", kdir, out, tools, (".config", "linux", *OBJECTS),
-                          config=["CONFIG_RUST_COVERAGE=y"],
-                          make=[f"RUSTFLAGS_{Path(name).name}={FLAGS}" for name in OBJECTS])
+        kunit.provide("coverage", kdir, out, tools, (".config", "linux", *OBJECTS),
+                      config=["CONFIG_RUST_COVERAGE=y"],
+                      make=[f"RUSTFLAGS_{Path(name).name}={FLAGS}" for name in OBJECTS])
         counters = out / "counters"
         counters.unlink(missing_ok=True)
         with steps.step("coverage (UML)"):

@@ -55,16 +55,19 @@ def provide(name, kdir, out, tools, parts, *, config=(), make=()):  # pylint: di
         words += ["--kconfig_add", line]
     for word in (*toolchain.build_variables(kdir, out, tools), *make):
         words += ["--make_options", word]
-    build_cache.provide(
-        name, build_cache.key(kdir, tools, CONFIGS, config, make, parts), out, parts,
-        lambda: steps.run(words, steps.log_path(f"{name}-build"), cwd=kdir))
+
+    def build():
+        with steps.step(f"build {name} (UML)"):
+            steps.run(words, steps.log_path(f"{name}-build"), cwd=kdir)
+    digest = build_cache.key(kdir, tools, CONFIGS, config, make, parts)
+    build_cache.provide(name, digest, out, parts, build)
 
 
 def execute(kdir, out, log, *args, only=()):
     """Run the tests of a UML kernel, with more arguments for it; return kunit.py's report."""
     report = out / "report.json"
     report.unlink(missing_ok=True)
-    words = [*command("exec", out), "--timeout", LIMIT, "--json", report]
+    words = [*command("exec", out), "--timeout", LIMIT, f"--json={report}"]
     # Time passes only while all tasks sleep, so timeouts cost nothing but their timer ticks, and
     # random tests can be repeated. KUnit must not count that time.
     for word in ("time-travel=inf-cpu", "kunit.timeout=1000000", "kmemleak.verbose=1",
@@ -102,8 +105,7 @@ def run():
         packages.need("build")
         tools = toolchain.ready(kdir) | {"ARCH": "um"}
         out, log = settings.out("kunit"), steps.log_path("kunit")
-        with steps.step("build kunit (UML)"):
-            provide("kunit", kdir, out, tools, (".config", "linux"))
+        provide("kunit", kdir, out, tools, (".config", "linux"))
         with steps.step("kunit (UML)"):
             report = execute(kdir, out, log, *random_seed(), only=only())
     passed, failed = counts(report)

@@ -204,7 +204,8 @@ def test_report_of_kunit():
 KUNIT = """
 import json, os, sys
 if report := os.environ["REPORT"]:
-    with open(sys.argv[sys.argv.index("--json") + 1], "w") as file:
+    (name,) = (word[7:] for word in sys.argv if word.startswith("--json="))
+    with open(name, "w") as file:
         file.write(report)
 sys.exit(int(os.environ["STATUS"]))
 """
