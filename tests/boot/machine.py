@@ -112,7 +112,7 @@ class Machine(Guest):
             raise self.error("\n".join(["the kernel reports:", *trouble]))
 
     def trouble(self):
-        """List the kernel's reports of bugs; after some of them, only lockdep is off."""
+        """List the kernel's reports of bugs; a lockdep that is off counts as one."""
         off = []
         if self.kernel.name == "debug" and self.alive():
             state = self.sh("grep debug_locks: /proc/lockdep_stats")
