@@ -2,14 +2,14 @@
 
 //! Abstractions for the virtio bus.
 //!
-//! A driver implements [`Driver`] and is registered by [`module_virtio_driver!`]. What it may do
-//! with the device depends on the [device context](device::DeviceContext) it was handed:
+//! A driver implements [`Driver`] and is registered by [`module_virtio_driver!`]. The
+//! [device context](device::DeviceContext) that it gets defines what it may do with the device:
 //! [`Device<Core>`](device::Core) in the bus' callbacks, [`Device<Bound>`](device::Bound) as long
 //! as the driver is bound. Configuration space is read through [`Config`], the queues are found by
 //! [`Device::find_vqs`] and owned as [`Virtqueue`]s.
 //!
-//! The virtio core is linked into the kernel crate's users through vmlinux, so this module exists
-//! only with `CONFIG_VIRTIO=y`.
+//! The kernel crate is part of vmlinux and cannot call a virtio core that is a module, so this
+//! module exists only with `CONFIG_VIRTIO=y`.
 //!
 //! C headers: [`include/linux/virtio.h`](srctree/include/linux/virtio.h),
 //! [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h)
@@ -21,6 +21,7 @@ mod config;
 mod driver;
 mod feature;
 mod lock;
+mod queues;
 mod reset;
 mod virtqueue;
 
@@ -48,9 +49,9 @@ pub use self::{
         Status, //
     },
     lock::Locked,
+    queues::Handler,
     virtqueue::{
         Closed,
-        Handler,
         Notifier,
         Virtqueue, //
     },
@@ -107,14 +108,14 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         self.0.get()
     }
 
-    /// The transport's operations.
+    /// Returns the transport's operations.
     fn ops(&self) -> &bindings::virtio_config_ops {
         // SAFETY: By the type invariant the device is valid; `config` is set by the transport
         // before it registers the device and never changed afterwards.
         unsafe { &*(*self.as_raw()).config }
     }
 
-    /// The device's status, whether or not a driver is bound. May sleep.
+    /// Returns the device's status, whether or not a driver is bound. May sleep.
     fn raw_status(&self) -> Status {
         let get = self.ops().get_status;
 
@@ -122,7 +123,7 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         Status::from_bits(get.map_or(0, |get| unsafe { get(self.as_raw()) }))
     }
 
-    /// Returns the virtio device ID, e.g. `VIRTIO_ID_PMEM`.
+    /// Returns the virtio device ID, e.g. `VIRTIO_ID_PMEM`. Any context.
     pub fn device_id(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid; `id` is constant once registered.
         unsafe { (*self.as_raw()).id.device }
@@ -130,8 +131,8 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
 
     /// Returns whether `feature` was negotiated.
     ///
-    /// Unlike C's `virtio_has_feature()`, asking for a feature that the driver did not list is not
-    /// a bug: the answer is `false`. Meaningful from [`Driver::validate`] on. Any context.
+    /// Unlike C's `virtio_has_feature()`, it may be called for a feature that the driver did not
+    /// list, and returns `false`. Valid from [`Driver::validate`] on. Any context.
     pub fn has_feature(&self, feature: Feature) -> bool {
         // SAFETY: By the type invariant the device is valid; `Feature` is within the array.
         unsafe { bindings::virtio_test_bit(self.as_raw(), feature.bit()) }
@@ -144,11 +145,11 @@ impl Device<Bound> {
         self.raw_status()
     }
 
-    /// Returns access to the device's configuration space.
+    /// Returns access to the device's configuration space. Any context.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if the transport gives no access to it.
+    /// [`EINVAL`] if the transport has no access to it.
     pub fn config(&self) -> Result<Config<'_>> {
         Config::new(self)
     }
@@ -174,10 +175,10 @@ impl Device<Bound> {
         })
     }
 
-    /// Marks all queues broken: from now on nothing can be added to them and nothing is taken from
-    /// them. No callback is invoked for that; who waits must be woken by the driver.
+    /// Marks all queues broken: from now on no buffer can be added to them or taken from them. No
+    /// callback reports that: the driver has to wake its waiting tasks.
     ///
-    /// Not for interrupt context: takes a lock of the device's that is held with interrupts on.
+    /// Not for interrupt context: takes a lock of the device that is held with interrupts on.
     pub fn break_device(&self) {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::virtio_break_device(self.as_raw()) }
@@ -192,7 +193,7 @@ impl Device<Bound> {
 }
 
 impl Device<Core<'_>> {
-    /// Sets `DRIVER_OK`: the device may be used from here on.
+    /// Sets `DRIVER_OK`: the device uses its queues from here on.
     ///
     /// Needed in [`Driver::probe`], [`Driver::restore`] and [`Driver::reset_done`] only if the
     /// queues are used before the callback returns; the core does it otherwise. A second call does
@@ -207,23 +208,22 @@ impl Device<Core<'_>> {
     /// Resets the device and waits until it has acknowledged.
     ///
     /// The queues, if any are left, can only be dropped or [closed](Virtqueue::close) afterwards.
-    /// Note that a reset need not stop a request in flight: hosts are known that answer it later.
-    /// May sleep.
+    /// A reset need not stop a request in flight: some hosts answer it later. May sleep.
     pub fn reset(&self) {
         // SAFETY: By the type invariant the device is valid. The core context excludes other
         // callbacks of the bus, so the reset is not concurrent with probe or remove.
         unsafe { bindings::virtio_reset_device(self.as_raw()) }
     }
 
-    /// Negotiates the same features again after a [reset](Self::reset); what is left to do then is
-    /// to find the queues and to say [`ready`](Self::ready).
+    /// Negotiates the same features again after a [reset](Self::reset). The driver then finds the
+    /// queues and calls [`ready`](Self::ready).
     ///
-    /// The core does this itself before [`Driver::restore`] and [`Driver::reset_done`]; it is for
-    /// a driver that recovers a device that [needs a reset](Status::NEEDS_RESET). May sleep.
+    /// For a driver that recovers a device that [needs a reset](Status::NEEDS_RESET); before
+    /// [`Driver::restore`] and [`Driver::reset_done`] the core does this itself. May sleep.
     ///
     /// # Errors
     ///
-    /// What the transport reports, or [`ENODEV`] if the device does not accept the features any
+    /// What the transport returns, or [`ENODEV`] if the device does not accept the features any
     /// more; the device is then marked as failed.
     pub fn renegotiate(&self) -> Result {
         self.try_renegotiate()
@@ -233,8 +233,8 @@ impl Device<Core<'_>> {
     /// Leaves `feature` out when features are negotiated the next time: by the core before
     /// [`Driver::restore`] and [`Driver::reset_done`], or by [`renegotiate`](Self::renegotiate).
     ///
-    /// To be called when the queues are closed, as the ring's own features are looked up while it
-    /// is used. For a feature without which the driver works as well. May sleep.
+    /// For a feature that the driver can do without. To be called when the queues are closed,
+    /// because a ring reads its own features while it is used. May sleep.
     pub fn decline_feature(&self, feature: Feature) {
         // SAFETY: By the type invariant the device is valid; `Feature` is within the array. The
         // core context excludes other writers.
@@ -264,8 +264,8 @@ impl Device<Core<'_>> {
     }
 }
 
-// SAFETY: `Device` is a transparent wrapper of `struct virtio_device`, so the offset is that of a
-// valid `struct device` inside it.
+// SAFETY: `Device` is a transparent wrapper of `struct virtio_device`, so there is a valid `struct
+// device` at the offset.
 unsafe impl<Ctx: device::DeviceContext> device::AsBusDevice<Ctx> for Device<Ctx> {
     const OFFSET: usize = offset_of!(bindings::virtio_device, dev);
 }

@@ -9,10 +9,11 @@ use crate::{
     types::NotThreadSafe, //
 };
 
-/// As long as it lives, allocations of the current task do not start I/O, whatever their flags.
+/// Keeps allocations of the current task from starting I/O, whatever their flags, until it is
+/// dropped (`memalloc_noio_save()`).
 ///
-/// For code on which I/O may be waiting, and that calls what allocates with `GFP_KERNEL`. Scopes
-/// nest; one that is leaked stays in force. Any context, to be dropped by the same task.
+/// For code on which I/O may be waiting, and that calls functions that allocate with `GFP_KERNEL`.
+/// Scopes nest; one that is leaked stays in force. Process context.
 ///
 /// # Examples
 ///

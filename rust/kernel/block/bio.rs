@@ -2,17 +2,17 @@
 
 //! Owned bios for drivers and subsystems that complete them.
 //!
-//! A `struct bio` that was handed to a driver has to be completed exactly once, by whoever took
-//! it. [`Bio`] is that obligation as a type: it can be moved, kept in a [`BioList`] and completed,
-//! and it cannot be copied or forgotten silently.
+//! A driver that takes a `struct bio` has to complete it exactly once. [`Bio`] is that obligation
+//! as a type: it can be moved, kept in a [`BioList`] and completed, but not copied, and dropping it
+//! warns.
 //!
 //! # Context
 //!
-//! Completing runs the submitter's `bi_end_io`. It may be called from any context, and does not
-//! sleep by itself; but some handlers are heavy (they copy, checksum, or submit the next bio), so
-//! a driver that learns of the completion in an interrupt handler does better to complete its bios
-//! from a work item. No spinlock may be held that such a handler could want, in particular none
-//! that the driver takes when a bio is submitted to it.
+//! Completing runs the submitter's `bi_end_io`. It may be called in any context, and does not
+//! sleep. But some handlers take long (they copy, checksum, or submit the next bio), so a driver
+//! that gets answers in an interrupt handler had better complete its bios in a work item. No
+//! spinlock may be held that such a handler may take, in particular none that the driver takes when
+//! a bio is submitted to it.
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
 
@@ -31,14 +31,13 @@ pub use list::BioList;
 /// A bio that its holder has to complete.
 ///
 /// Wraps the kernel's C `struct bio`. [`Bio::complete`] ends it with a result. A `Bio` that is
-/// dropped instead is completed with an I/O error, and a warning is printed once, for a submitter
-/// that is never answered sleeps for ever.
+/// dropped instead is completed with an I/O error, because its submitter would sleep for ever, and
+/// a warning is printed once.
 ///
 /// # Invariants
 ///
 /// - `self.0` points at a valid, initialised `struct bio` that has not been completed.
-/// - Whoever owns the `Bio` is the only one to complete it, and the only one to use its `bi_next`
-///   until it does.
+/// - Only the owner of the `Bio` completes it, or uses its `bi_next` before that.
 ///
 /// # Examples
 ///
@@ -48,7 +47,7 @@ pub use list::BioList;
 ///     prelude::*, //
 /// };
 ///
-/// /// Answers a write that asked to be durable, once it is known whether it is.
+/// /// Completes a write that had to be durable with the result of the flush.
 /// fn answer(bio: Bio, flushed: Result) {
 ///     if bio.is_fua() && flushed.is_err() {
 ///         pr_debug!("write of {} bytes at {} is lost\n", bio.size(), bio.sector());
@@ -68,15 +67,14 @@ unsafe impl Sync for Bio {}
 impl Bio {
     /// Takes over a bio.
     ///
-    /// This is for the adapter of a subsystem that hands bios to Rust drivers; the drivers
-    /// themselves get theirs from it.
+    /// For the abstraction of a subsystem, from which Rust drivers get their bios. Any context.
     ///
     /// # Safety
     ///
     /// - `bio` must point at a valid `struct bio` that was submitted, or initialised by its owner,
     ///   and has not been completed.
-    /// - The caller gives up the bio: nobody else may complete it, write to it or use its
-    ///   `bi_next` until the returned [`Bio`] was completed or given away by [`Bio::into_raw`].
+    /// - The caller gives up the bio: it must not be completed or written to, nor its `bi_next` be
+    ///   used, until the returned [`Bio`] was completed or given away by [`Bio::into_raw`].
     #[inline]
     pub unsafe fn from_raw(bio: NonNull<bindings::bio>) -> Self {
         // INVARIANT: By the safety requirements of this function.
@@ -85,8 +83,8 @@ impl Bio {
 
     /// Gives the bio away without completing it.
     ///
-    /// Whoever gets the pointer has to complete the bio; [`Bio::from_raw`] makes it a [`Bio`]
-    /// again.
+    /// The bio has still to be completed; [`Bio::from_raw`] makes the pointer a [`Bio`] again. Any
+    /// context.
     #[inline]
     pub fn into_raw(self) -> NonNull<bindings::bio> {
         ManuallyDrop::new(self).0
@@ -163,15 +161,15 @@ impl Bio {
 
         // SAFETY: By the type invariant, `bio` is valid and only we may write to it.
         unsafe {
-            // Linked lists use `bi_next` as they like; the submitter must not find our leftovers.
+            // Lists of bios use `bi_next`; the submitter must not find a link in it.
             (*bio).bi_next = core::ptr::null_mut();
             if let Err(error) = result {
                 (*bio).bi_status = error.to_blk_status();
             }
         }
 
-        // SAFETY: By the type invariant, the bio was not completed yet, and completing it is up to
-        // us. Both callers own the `Bio` and do not use it afterwards.
+        // SAFETY: By the type invariant, the bio was not completed yet, and only its owner
+        // completes it. Both callers own the `Bio` and do not use it afterwards.
         unsafe { bindings::bio_endio(bio) };
     }
 }
@@ -209,7 +207,7 @@ mod tests {
         for (error, status) in [
             (EIO, BLK_STS_IOERR),
             (ENOMEM, BLK_STS_RESOURCE),
-            // What the block layer has no status for is an I/O error.
+            // An errno without a block status is an I/O error.
             (EFAULT, BLK_STS_IOERR),
         ] {
             let submitter = Submitter::new(&clock, WRITE)?;

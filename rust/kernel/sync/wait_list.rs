@@ -3,7 +3,7 @@
 //! Lists of sleeping callers.
 //!
 //! A [`WaitList`] collects callers that wait for the same event, each with its own answer. It
-//! needs no memory: every caller brings its node on its own stack and sleeps until the node was
+//! allocates no memory: each caller has its node on its own stack and sleeps until the node was
 //! completed.
 //!
 //! C header: [`include/linux/completion.h`](srctree/include/linux/completion.h)
@@ -22,12 +22,12 @@ use core::{
 };
 use pin_init::stack_pin_init;
 
-/// A caller that sleeps, or is about to; it lives on the caller's stack.
+/// A caller that sleeps, or is about to; on the caller's stack.
 #[pin_data]
 struct Node {
     /// The next node of the list. It belongs to the owner of the list.
     next: Cell<Option<NonNull<Node>>>,
-    /// The caller's answer, written by whoever completes the node, before it does.
+    /// The caller's answer, written before the node is completed.
     result: UnsafeCell<Result>,
     #[pin]
     done: Opaque<bindings::completion>,
@@ -40,13 +40,13 @@ struct Ends {
     tail: NonNull<Node>,
 }
 
-/// Makes a lifetime invariant, so that no other one can stand in for it.
+/// Makes a lifetime invariant, so that no other lifetime can take its place.
 type Brand<'w> = PhantomData<fn(&'w ()) -> &'w ()>;
 
 /// The permission to put one caller on one list.
 ///
-/// [`WaitList::wait`] makes it, [`WaitList::push`] takes it. It cannot leave the closure that got
-/// it, nor the task.
+/// [`WaitList::wait`] makes it, [`WaitList::push`] takes it. It cannot leave its closure, nor the
+/// task.
 #[must_use = "a caller that is on no list is not woken up"]
 pub struct Waiter<'w> {
     node: NonNull<Node>,
@@ -55,26 +55,26 @@ pub struct Waiter<'w> {
 }
 
 /// The proof that a caller is on a list.
-#[must_use = "`WaitList::wait` asks for the proof"]
+#[must_use = "`WaitList::wait` needs the proof"]
 pub struct Joined<'w>(Brand<'w>);
 
 /// A first-in-first-out list of sleeping callers.
 ///
-/// The list is plain data, meant to live in what a lock protects, or in a structure that is. It
-/// can be moved, taken and appended to another list in constant time. Callers put themselves on it
-/// by [`WaitList::wait`] and sleep until [`WaitList::complete_all`] gives them their result.
+/// The list is plain data, to be kept under a lock. It can be moved, taken and appended to another
+/// list in constant time. Callers join it by [`WaitList::wait`] and sleep until
+/// [`WaitList::complete_all`] gives them their result.
 ///
-/// Nobody sleeps for ever by mistake: a list that is dropped while somebody is on it wakes all of
-/// them with [`EIO`] and warns once. (A list that is leaked, for instance by
-/// [`core::mem::forget`], leaves its callers asleep. Their nodes stay valid all the same.)
+/// A list that is dropped while callers are on it wakes all of them with [`EIO`] and warns once. (A
+/// list that is leaked, for instance by [`core::mem::forget`], leaves its callers asleep. Their
+/// nodes stay valid.)
 ///
 /// # Invariants
 ///
 /// - The nodes from `head` to `tail` are linked through `next`; `tail` has no next. There are `len`
 ///   of them.
-/// - Each node is valid, as its caller does not return before the node was completed, and no node
-///   on the list was completed. Only the owner of the list may use the `next` and the `result` of
-///   its nodes.
+/// - Each node is valid, because its caller does not return before the node was completed, and no
+///   node on the list was completed. Only the owner of the list may use the `next` and the `result`
+///   of its nodes.
 ///
 /// # Examples
 ///
@@ -92,7 +92,7 @@ pub struct Joined<'w>(Brand<'w>);
 ///     waiting: WaitList,
 /// }
 ///
-/// /// Sleeps until somebody calls `answer`.
+/// /// Sleeps until `answer` is called.
 /// fn flush(flusher: &SpinLock<Flusher>) -> Result {
 ///     WaitList::wait(|waiter| {
 ///         let mut flusher = flusher.lock();
@@ -101,12 +101,12 @@ pub struct Joined<'w>(Brand<'w>);
 ///             return Err(EIO);
 ///         }
 ///         let joined = flusher.waiting.push(waiter);
-///         // What makes somebody call `answer` can be done here, under the same lock.
+///         // The request that leads to `answer` can be sent here, under the same lock.
 ///         Ok(joined)
 ///     })
 /// }
 ///
-/// /// Wakes up all who wait; without the lock, which may be wanted by those who wake up.
+/// /// Wakes up all callers, without the lock, which they may take next.
 /// fn answer(flusher: &SpinLock<Flusher>, result: Result) {
 ///     let mut waiting = core::mem::take(&mut flusher.lock().waiting);
 ///
@@ -139,7 +139,7 @@ impl WaitList {
         Self { ends: None, len: 0 }
     }
 
-    /// Returns whether nobody is on the list.
+    /// Returns whether no caller is on the list.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ends.is_none()
@@ -153,17 +153,16 @@ impl WaitList {
 
     /// Joins a list and sleeps until it was completed.
     ///
-    /// `join` gets a [`Waiter`] for the caller, and puts it on a list that it has access to,
-    /// normally by taking the lock that protects the list. When it returns, and has thereby
-    /// released that lock, the caller goes to sleep. The sleep is uninterruptible and has no
-    /// limit, so the hung task detector may report a caller that is not answered.
+    /// `join` gets a [`Waiter`] for the caller, and puts it on a list, normally with the lock held
+    /// that protects the list. When it has returned, and thereby released that lock, the caller
+    /// goes to sleep. The sleep is uninterruptible and has no limit, so the hung task detector may
+    /// report a caller that is not answered.
     ///
     /// # Errors
     ///
-    /// - The result that the list was completed with.
-    /// - If `join` returns an error, that error. A caller that did not join then returns at once.
-    ///   If `join` put the caller on a list nevertheless, the caller sleeps all the same and the
-    ///   result of the list is lost.
+    /// - The error that the list was completed with.
+    /// - The error that `join` returns. The caller then returns at once, unless `join` has put it
+    ///   on a list: then it sleeps all the same, and the result of the list is lost.
     ///
     /// # Context
     ///
@@ -171,14 +170,14 @@ impl WaitList {
     ///
     /// # Examples
     ///
-    /// A closure that has not joined cannot claim that it has:
+    /// A closure that has not joined has no proof to return, so this does not compile:
     ///
     /// ```ignore
     /// # use kernel::{prelude::*, sync::WaitList};
     /// let _ = WaitList::wait(|waiter| Ok(()));
     /// ```
     ///
-    /// And the permission to join cannot be kept for later:
+    /// Nor can the permission to join be kept for later:
     ///
     /// ```ignore
     /// # use kernel::{prelude::*, sync::WaitList};
@@ -209,7 +208,7 @@ impl WaitList {
             _brand: PhantomData,
         });
 
-        // The node must not go away while it is on a list, whatever the closure says.
+        // The node must stay while it is on a list, whatever the closure returns.
         if joined.get() {
             // SAFETY: `done` was initialised above.
             unsafe { bindings::wait_for_completion(node.done.get()) };
@@ -217,8 +216,8 @@ impl WaitList {
 
         let Joined(_) = proof?;
 
-        // SAFETY: By the proof, the node was put on a list. It was completed, so it is on none any
-        // more, and whoever completed it wrote the result before and does not use the node again.
+        // SAFETY: By the proof, the node was put on a list. It was completed, so it is on no list
+        // any more. The result was written before, and the node is not used by another task again.
         unsafe { *node.result.get() }
     }
 
@@ -230,8 +229,8 @@ impl WaitList {
         // From here on, `WaitList::wait` does not return before the node was completed.
         waiter.joined.set(true);
 
-        // INVARIANT: The node is on no list, since there is one `Waiter` for it and we have it. So
-        // it was not completed and has no next.
+        // INVARIANT: The node is on no list, because this is the only `Waiter` for it. So it was
+        // not completed and has no next.
         self.link(Ends {
             head: node,
             tail: node,
@@ -255,7 +254,7 @@ impl WaitList {
 
     /// Wakes up all callers with the same result, in the order in which they joined.
     ///
-    /// Can be called in any context, also under a lock; but those who wake up may want the lock.
+    /// Can be called in any context, also under a lock; but the callers may take the lock next.
     pub fn complete_all(&mut self, result: Result) {
         let mut next = self.ends.take().map(|ends| ends.head);
         self.len = 0;
@@ -264,7 +263,7 @@ impl WaitList {
             let node = node.as_ptr();
 
             // SAFETY: By the type invariant, the node was on the list, so it is valid and its
-            // `next` and `result` are ours.
+            // `next` and `result` are the list's.
             let done = unsafe {
                 next = (*node).next.get();
                 *(*node).result.get() = result;
@@ -326,7 +325,7 @@ mod tests {
         workqueue, //
     };
 
-    /// Two lists and what became of the callers that are on them.
+    /// Two lists, and the results of their callers.
     struct Lists {
         first: WaitList,
         second: WaitList,
@@ -355,7 +354,7 @@ mod tests {
             )
         }
 
-        /// Has another task join one of the lists, and note what it got.
+        /// Lets another task join one of the lists, and record its result.
         fn spawn(self: &Arc<Self>, list: fn(&mut Lists) -> &mut WaitList) -> Result {
             let this = self.clone();
 

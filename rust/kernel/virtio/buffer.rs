@@ -15,11 +15,11 @@ use core::{
     ptr::NonNull, //
 };
 
-/// What can be made available to the device on a [`Virtqueue`](super::Virtqueue).
+/// Memory that can be made available to the device on a [`Virtqueue`](super::Virtqueue).
 ///
-/// A buffer is an owner. Adding it moves it into the queue, so that nobody can read, write or free
-/// the memory while the device uses it; it comes back, as an owner, when the device has used it or
-/// when the queue is closed. Most drivers need no implementation of their own, but [`Command`].
+/// A buffer is an owner. Adding it moves it into the queue, so that the driver cannot read, write
+/// or free the memory while the device uses it; the queue returns it when the device has used it or
+/// when the queue is closed. [`Command`] is an implementation that suits most drivers.
 ///
 /// # Safety
 ///
@@ -30,24 +30,24 @@ use core::{
 ///   one of them is not empty.
 /// - Any byte that the device writes to `writable` is valid for what is stored there.
 pub unsafe trait Buffer: Sized + Send + 'static {
-    /// Gives up the owner for a pointer, as the queue's token.
+    /// Turns the owner into a pointer, the queue's token.
     fn into_raw(self) -> NonNull<c_void>;
 
-    /// Takes the owner back.
+    /// Turns the pointer back into the owner.
     ///
     /// # Safety
     ///
     /// `raw` was returned by [`into_raw`](Self::into_raw) and not taken back since.
     unsafe fn from_raw(raw: NonNull<c_void>) -> Self;
 
-    /// The bytes that the device reads.
+    /// Returns the bytes that the device reads.
     ///
     /// # Safety
     ///
     /// `raw` was returned by [`into_raw`](Self::into_raw) and not taken back since.
     unsafe fn readable(raw: NonNull<c_void>) -> NonNull<[u8]>;
 
-    /// The bytes that the device writes.
+    /// Returns the bytes that the device writes.
     ///
     /// # Safety
     ///
@@ -55,7 +55,7 @@ pub unsafe trait Buffer: Sized + Send + 'static {
     unsafe fn writable(raw: NonNull<c_void>) -> NonNull<[u8]>;
 }
 
-/// Memory that a device writes by DMA: aligned and padded so that nothing else shares its cache
+/// Memory that a device writes by DMA, aligned and padded so that no other data shares its cache
 /// lines. The counterpart of C's `__dma_from_device_group_begin()` and `_end()`.
 ///
 /// # Examples
@@ -66,7 +66,7 @@ pub unsafe trait Buffer: Sized + Send + 'static {
 /// assert_eq!(align_of::<DmaFromDevice<u32>>() % 64, 0);
 /// assert_eq!(size_of::<DmaFromDevice<u32>>(), align_of::<DmaFromDevice<u32>>());
 /// ```
-// `repr(align)` takes a literal only: the largest that any architecture asks for.
+// `repr(align)` takes a literal only: the largest that any architecture needs.
 #[repr(C, align(128))]
 pub struct DmaFromDevice<T>(T);
 
@@ -82,7 +82,7 @@ impl<T> DmaFromDevice<T> {
     }
 }
 
-/// A little-endian 32-bit integer as it stands in a request or response.
+/// A little-endian 32-bit integer of a request or response.
 ///
 /// # Examples
 ///
@@ -96,12 +96,12 @@ impl<T> DmaFromDevice<T> {
 pub struct Le32(u32);
 
 impl Le32 {
-    /// The wire form of `value`.
+    /// Converts from CPU byte order.
     pub const fn new(value: u32) -> Self {
         Self(value.to_le())
     }
 
-    /// The value.
+    /// Returns the value in CPU byte order.
     pub const fn get(self) -> u32 {
         u32::from_le(self.0)
     }
@@ -138,7 +138,7 @@ pub struct Command<O, I> {
 }
 
 impl<O, I> Command<O, I> {
-    /// A command with `request` and, until the device answers, `response`.
+    /// Makes a command with `request` and, until the device answers, `response`.
     pub const fn new(request: O, response: I) -> Self {
         Self {
             request,
@@ -146,24 +146,25 @@ impl<O, I> Command<O, I> {
         }
     }
 
-    /// The request, to be changed before the command is added.
+    /// Returns the request, to be changed before the command is added.
     pub fn request_mut(&mut self) -> &mut O {
         &mut self.request
     }
 
-    /// The response. How much of it the device has written is told by the queue's used length.
+    /// Returns the response. The queue's used length is how much of it the device reports as
+    /// written.
     pub fn response(&self) -> I
     where
         I: Copy,
     {
-        // VOLATILE: A host that ignores the protocol can still write here; the value is read once
-        // so that it is judged and used as one and the same.
+        // VOLATILE: A host that violates the protocol can still write here; the value is read once,
+        // so that the driver checks and uses the same value.
         //
         // SAFETY: The field is valid, aligned and initialised; `I: Copy`.
         unsafe { (&raw const self.response.0).read_volatile() }
     }
 
-    /// Fills the response in advance, e.g. with a value that the device never sends.
+    /// Sets the response in advance, e.g. to a value that the device never sends.
     pub fn set_response(&mut self, response: I) {
         self.response.0 = response;
     }
@@ -171,10 +172,10 @@ impl<O, I> Command<O, I> {
 
 // SAFETY:
 // - A `KBox` is in the linear mapping, does not move, and is the only owner of its memory.
-// - `Command` is `repr(C)`: the request lies before the response, and the response has its cache
-//   lines for itself by `DmaFromDevice`.
-// - The request is initialised to the last byte by `AsBytes`; for the response any byte is valid by
-//   `FromBytes`, and it stays initialised since it was so before.
+// - `Command` is `repr(C)`: the request lies before the response, and `DmaFromDevice` gives the
+//   response cache lines of its own.
+// - All bytes of the request are initialised (`AsBytes`). Any byte is valid for the response
+//   (`FromBytes`), which is initialised before the device writes to it.
 unsafe impl<O, I> Buffer for KBox<Command<O, I>>
 where
     O: AsBytes + Send + 'static,

@@ -14,7 +14,7 @@ mod private {
     pub trait Sealed {}
 }
 
-/// An integer that stands little-endian in configuration space: `u8`, `u16`, `u32` or `u64`.
+/// A little-endian integer of the configuration space: `u8`, `u16`, `u32` or `u64`.
 pub trait ConfigInt: private::Sealed + Copy + Default {
     /// Converts from the representation in configuration space.
     fn from_le(raw: Self) -> Self;
@@ -41,7 +41,7 @@ macro_rules! impl_config_int {
 
 impl_config_int!(u8, u16, u32, u64);
 
-/// Where a field of type `T` stands in a device type's configuration space.
+/// The place of a field of type `T` in a device type's configuration space.
 ///
 /// # Examples
 ///
@@ -65,12 +65,12 @@ pub struct Field<T: ConfigInt> {
 }
 
 impl<T: ConfigInt> Field<T> {
-    /// The field at `offset` bytes from the start of the device-specific configuration.
+    /// Makes the field at `offset` bytes from the start of the device-specific configuration.
     ///
     /// # Panics
     ///
-    /// If it is not within the first 256 bytes, the least that every transport maps; in a `const`,
-    /// that is an error of the compiler's.
+    /// If it is not within the first 256 bytes, which every transport maps; a `const` then does not
+    /// compile.
     pub const fn at(offset: usize) -> Self {
         assert!(offset <= 256 - size_of::<T>());
 
@@ -80,7 +80,7 @@ impl<T: ConfigInt> Field<T> {
         }
     }
 
-    /// The offset in bytes.
+    /// Returns the offset in bytes.
     pub const fn offset(&self) -> usize {
         self.offset as usize
     }
@@ -88,8 +88,8 @@ impl<T: ConfigInt> Field<T> {
 
 /// Access to a bound device's configuration space.
 ///
-/// All accesses may sleep. A field that is not in the device's configuration space is a bug, of
-/// the driver's or of the device's; the PCI transport panics.
+/// All accesses may sleep. To access a field that is not in the device's configuration space is a
+/// bug of the driver or the device; the PCI transport panics.
 ///
 /// # Invariants
 ///
@@ -130,8 +130,8 @@ impl<'a> Config<'a> {
         Ok(Self { dev })
     }
 
-    /// Reads one field. A field that the transport reads in several accesses is read again until
-    /// the device's configuration generation has not changed meanwhile.
+    /// Reads one field. If the transport needs several accesses, they are repeated until the
+    /// device's configuration generation does not change meanwhile.
     pub fn read<T: ConfigInt>(&self, field: Field<T>) -> T {
         let mut raw = T::default();
 
@@ -173,10 +173,10 @@ impl<'a> Config<'a> {
         Ok(())
     }
 
-    /// Calls `read` until the configuration did not change while it ran, so that all fields read
-    /// by it belong together.
+    /// Calls `read` until the configuration does not change while it runs, so that all fields that
+    /// it reads belong together.
     ///
-    /// A device can keep the driver here by changing its configuration for ever.
+    /// This does not return as long as the device changes its configuration.
     pub fn consistent<R>(&self, mut read: impl FnMut(&Self) -> R) -> R {
         let mut generation = self.generation();
 
@@ -191,7 +191,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// The device's configuration generation; constant where the transport has none.
+    /// Returns the device's configuration generation, or 0 if the transport has none.
     pub fn generation(&self) -> u32 {
         match self.dev.ops().generation {
             // SAFETY: The device is valid.

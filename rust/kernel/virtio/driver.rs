@@ -3,8 +3,8 @@
 //! The driver trait and the adapter that registers a driver with the virtio bus.
 
 use super::{
+    queues,
     reset::ResetGate,
-    virtqueue,
     Device,
     Feature,
     Status, //
@@ -98,17 +98,17 @@ macro_rules! module_virtio_driver {
     };
 }
 
-/// A device whose features are being negotiated: what [`Driver::validate`] gets.
+/// A device whose features are being negotiated, for [`Driver::validate`].
 ///
-/// It is not in the [`Core`] context, since queues may not be found yet.
+/// It is not in the [`Core`] context, because queues may not be found yet.
 pub struct Negotiation<'a>(&'a Device<Bound>);
 
 impl Negotiation<'_> {
-    /// Withdraws `feature`, whether or not the driver's table lists it; the ring's and transport's
-    /// features are negotiated without being listed.
+    /// Withdraws `feature`, whether or not the driver's table lists it: those of the ring and the
+    /// transport are negotiated without being listed.
     pub fn clear_feature(&self, feature: Feature) {
-        // SAFETY: The device is valid, `Feature` is within its array, and in `validate` nobody else
-        // changes it.
+        // SAFETY: The device is valid, `Feature` is within its array, and during `validate` there
+        // is no other access to it.
         unsafe { bindings::virtio_clear_bit(self.0.as_raw(), feature.bit()) }
     }
 }
@@ -162,23 +162,24 @@ pub trait Driver {
     /// [`config_changed`](Self::config_changed) can be called any time.
     type Data<'bound>: Send + Sync + 'bound;
 
-    /// The device types that the driver serves.
+    /// The device types that the driver supports.
     const ID_TABLE: IdTable;
 
-    /// The device type's features that the driver knows.
+    /// The device type's features that the driver supports.
     const FEATURES: &'static [Feature] = &[];
 
     /// The same for devices older than virtio 1.0, if different.
     const FEATURES_LEGACY: Option<&'static [Feature]> = None;
 
-    /// Checks the offered features and the configuration space before the features are final.
+    /// Checks the offered features and the configuration space before the features are final. An
+    /// error keeps the driver from binding.
     fn validate(vdev: &Negotiation<'_>) -> Result {
         let _ = vdev;
         Ok(())
     }
 
-    /// A device was found. Its queues can be used before this returns, after
-    /// [`ready`](Device::ready).
+    /// Binds to a device. Its queues can be used before this returns, after
+    /// [`ready`](Device::ready). An error keeps the driver from binding.
     fn probe<'bound>(
         vdev: &'bound Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
@@ -188,37 +189,38 @@ pub trait Driver {
         let _ = (vdev, data);
     }
 
-    /// The device is to be unbound. Whatever must happen in a certain order happens here; the data
-    /// is dropped at the end, while the device can still be used.
+    /// Unbinds from the device. For steps that need a certain order; the data is dropped at the
+    /// end, while the device can still be used.
     fn remove<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<KBox<Self::Data<'bound>>>) {
         let _ = vdev;
         drop(data);
     }
 
-    /// The device's configuration or status has changed.
+    /// Called when the device's configuration or status has changed.
     ///
-    /// Called in interrupt context with the device's configuration lock held, possibly while
-    /// another callback runs: configuration space and status can be read only later, from a work
+    /// Runs in interrupt context with the device's configuration lock held, possibly at the same
+    /// time as another callback: configuration space and status can be read only later, from a work
     /// item.
     fn config_changed<'bound>(vdev: &'bound Device<Bound>, data: Pin<&Self::Data<'bound>>) {
         let _ = (vdev, data);
     }
 
-    /// The system is to be suspended or hibernated. The queues must be dropped, as the device loses
-    /// its state. An error aborts the suspend.
+    /// Stops the device before the system is suspended or hibernated. The queues must be dropped,
+    /// because the device loses its state. An error aborts the suspend.
     fn freeze<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) -> Result {
         let _ = (vdev, data);
         Err(EOPNOTSUPP)
     }
 
-    /// The system was resumed, the features are negotiated again: find the queues.
+    /// Starts the device after the system was resumed. The features are negotiated again; the
+    /// driver finds its queues. An error fails the resume of the device.
     fn restore<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) -> Result {
         let _ = (vdev, data);
         Err(EOPNOTSUPP)
     }
 
-    /// The transport is to be reset, e.g. by a PCI function reset. The queues must be dropped. PCI
-    /// resets the device even if this fails, and then does not call
+    /// Stops the device before its transport is reset, e.g. by a PCI function reset. The queues
+    /// must be dropped. PCI resets the device even if this fails, and then does not call
     /// [`reset_done`](Self::reset_done).
     fn reset_prepare<'bound>(
         vdev: &'bound Device<Core<'_>>,
@@ -228,9 +230,10 @@ pub trait Driver {
         Err(EOPNOTSUPP)
     }
 
-    /// The transport was reset, the features are negotiated again: find the queues.
+    /// Starts the device after its transport was reset. The features are negotiated again; the
+    /// driver finds its queues.
     ///
-    /// Without the device's lock, which an unbind that waits for this may hold.
+    /// Called without the device's lock, which an unbind that waits for this may hold.
     fn reset_done<'bound>(
         vdev: &'bound Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
@@ -239,7 +242,8 @@ pub trait Driver {
         Err(EOPNOTSUPP)
     }
 
-    /// The system goes down: stop using the device. The core breaks and resets it afterwards.
+    /// Stops using the device, because the system goes down. The core breaks and resets it
+    /// afterwards.
     fn shutdown<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
         let _ = (vdev, data);
     }
@@ -266,7 +270,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         name: &'static CStr,
         module: &'static ThisModule,
     ) -> Result {
-        // An unbind waits for the end of a reset of which the driver was told.
+        // After `reset_prepare` an unbind waits for `reset_done`.
         const { assert!(T::HAS_RESET_PREPARE == T::HAS_RESET_DONE) };
 
         let vdrv = vdrv.get();
@@ -334,9 +338,9 @@ impl<T: Driver> Adapter<T> {
         unsafe { &*vdev.cast() }
     }
 
-    /// Whether the device has the data of `T`: probe has finished and remove has not begun.
+    /// Returns whether the device has the data of `T`: probe has finished and remove has not begun.
     ///
-    /// It stays so as long as whoever asks excludes remove, and is not so before nor after.
+    /// The result stays valid as long as the caller excludes remove.
     pub(super) fn has_data(vdev: &Device) -> bool {
         let dev = vdev.as_ref().as_raw();
 
@@ -358,7 +362,7 @@ impl<T: Driver> Adapter<T> {
         probe.is_some_and(|probe| core::ptr::fn_addr_eq(probe, own))
     }
 
-    /// The driver's data, or [`None`] if probe has not finished or remove has begun.
+    /// Returns the driver's data, or [`None`] if probe has not finished or remove has begun.
     ///
     /// # Safety
     ///
@@ -383,10 +387,10 @@ impl<T: Driver> Adapter<T> {
         let vdev = unsafe { Self::device(vdev) };
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
-        virtqueue::prepare(vdev);
+        queues::prepare(vdev);
         from_result(|| {
             dev.set_drvdata(T::probe(vdev))
-                .inspect_err(|_| virtqueue::release(vdev))?;
+                .inspect_err(|_| queues::release(vdev))?;
             Ok(0)
         })
     }
@@ -400,7 +404,8 @@ impl<T: Driver> Adapter<T> {
             gate.wait(|| Self::reset_has_failed(vdev));
         }
 
-        // The bus did so, but the end of a reset or of a suspend enables them again.
+        // The bus has disabled changes of the configuration, but the end of a reset or of a suspend
+        // enables them again.
         //
         // SAFETY: The device is valid. This waits for a callback that is running.
         unsafe { bindings::virtio_config_driver_disable(raw) };
@@ -415,8 +420,8 @@ impl<T: Driver> Adapter<T> {
             T::remove(vdev, data);
         }
 
-        virtqueue::release(vdev);
-        // SAFETY: The device is valid. Without data, a change is not told.
+        queues::release(vdev);
+        // SAFETY: The device is valid. Without data, no driver is called.
         unsafe { bindings::virtio_config_driver_enable(raw) };
     }
 
@@ -461,7 +466,7 @@ impl<T: Driver> Adapter<T> {
     }
 
     extern "C" fn reset_done_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        // Whoever unbinds the driver now waits for this, with the lock held.
+        // An unbind now waits for this, with the lock held.
         //
         // SAFETY: Called by the virtio bus.
         let gate = ResetGate::of(unsafe { Self::device(vdev) });
@@ -479,25 +484,25 @@ impl<T: Driver> Adapter<T> {
             T::shutdown(vdev, data);
         }
 
-        // SAFETY: The device is valid. A driver's own callback replaces the core's, which is this.
+        // SAFETY: The device is valid. The core calls this only for drivers without a callback.
         unsafe { bindings::virtio_device_shutdown(raw) };
     }
 
-    /// Whether the core has failed to bring a device that was reset to where the driver would have
-    /// been told. It marks the device then, and does nothing any more.
+    /// Returns whether the core has failed before the call of `reset_done`. It then marks the
+    /// device as failed, and makes no call.
     fn reset_has_failed(vdev: &Device<CoreInternal<'_>>) -> bool {
         let status = vdev.status();
 
-        // A device that had failed before is marked at once, and one that is gone reads as all
-        // ones.
+        // The core also marks a device that had failed before, and a device that is gone reads as
+        // all ones.
         //
-        // SAFETY: The device is valid. `failed` was set before the driver was told of the reset.
+        // SAFETY: The device is valid. `failed` was set before `reset_prepare` was called.
         let failed_before = unsafe { (*vdev.as_raw()).failed };
 
         status.contains(Status::FAILED) && !status.contains(Status::DRIVER_OK) && !failed_before
     }
 
-    /// Calls `f` with the driver's data; a device without (unbound meanwhile) is [`ENODEV`].
+    /// Calls `f` with the driver's data; without data (unbound meanwhile) returns [`ENODEV`].
     fn with_data(
         vdev: *mut bindings::virtio_device,
         f: impl for<'a> FnOnce(&'a Device<Core<'_>>, Pin<&T::Data<'a>>) -> Result,
@@ -516,7 +521,7 @@ impl<T: Driver> Adapter<T> {
     /// Calls `f` with the device's lock held.
     ///
     /// A reset by sysfs and a suspend hold the lock of the transport's device only, so they race
-    /// with unbind, and with what a driver does with the device [locked](super::Locked).
+    /// with an unbind, and with a driver that has [locked](super::Locked) the device.
     fn locked(
         raw: *mut bindings::virtio_device,
         f: impl FnOnce(&Device<CoreInternal<'_>>) -> c_int,
@@ -524,7 +529,7 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: Called from callbacks of the virtio bus only.
         let vdev = unsafe { Self::device(raw) };
 
-        // SAFETY: The device is valid. Nobody takes the transport's lock under this one.
+        // SAFETY: The device is valid. The transport's lock is not taken under this one.
         unsafe { bindings::virtio_device_lock(raw) };
         let ret = f(vdev);
         // SAFETY: Locked above.

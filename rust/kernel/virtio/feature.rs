@@ -27,16 +27,16 @@ use crate::bindings;
 pub struct Feature(u32);
 
 impl Feature {
-    /// Request and response of one command in a table that the ring allocates per request.
+    /// The descriptors of a request in a table that the ring allocates for it.
     pub const RING_INDIRECT_DESC: Self = Self::new::<{ bindings::VIRTIO_RING_F_INDIRECT_DESC }>();
 
-    /// Notifications suppressed by event index.
+    /// Notifications and interrupts suppressed by event index.
     pub const RING_EVENT_IDX: Self = Self::new::<{ bindings::VIRTIO_RING_F_EVENT_IDX }>();
 
     /// A device that complies with virtio 1.0 or later.
     pub const VERSION_1: Self = Self::new::<{ bindings::VIRTIO_F_VERSION_1 }>();
 
-    /// The device sees memory through the platform's DMA mapping, e.g. behind an IOMMU.
+    /// The device accesses memory through the platform's DMA mapping, e.g. behind an IOMMU.
     pub const ACCESS_PLATFORM: Self = Self::new::<{ bindings::VIRTIO_F_ACCESS_PLATFORM }>();
 
     /// The packed ring layout.
@@ -45,7 +45,7 @@ impl Feature {
     /// The device uses buffers in the order in which they were made available.
     pub const IN_ORDER: Self = Self::new::<{ bindings::VIRTIO_F_IN_ORDER }>();
 
-    /// The feature with bit number `BIT`; one that does not exist fails to compile.
+    /// Makes the feature with bit number `BIT`; a number out of range does not compile.
     pub const fn new<const BIT: u32>() -> Self {
         const { assert!(BIT < bindings::VIRTIO_FEATURES_BITS) };
 
@@ -53,7 +53,7 @@ impl Feature {
         Self(BIT)
     }
 
-    /// The bit number.
+    /// Returns the bit number.
     pub const fn bit(self) -> u32 {
         self.0
     }
@@ -78,7 +78,7 @@ impl Feature {
 pub struct Status(u8);
 
 impl Status {
-    /// The guest has seen the device.
+    /// The guest has found the device.
     pub const ACKNOWLEDGE: Self = Self(bindings::VIRTIO_CONFIG_S_ACKNOWLEDGE as u8);
     /// The guest has a driver for the device.
     pub const DRIVER: Self = Self(bindings::VIRTIO_CONFIG_S_DRIVER as u8);
@@ -86,34 +86,34 @@ impl Status {
     pub const DRIVER_OK: Self = Self(bindings::VIRTIO_CONFIG_S_DRIVER_OK as u8);
     /// The features were accepted by both sides.
     pub const FEATURES_OK: Self = Self(bindings::VIRTIO_CONFIG_S_FEATURES_OK as u8);
-    /// The device met an error from which only a reset recovers it.
+    /// The device had an error from which only a reset recovers it.
     pub const NEEDS_RESET: Self = Self(bindings::VIRTIO_CONFIG_S_NEEDS_RESET as u8);
     /// The guest has given up on the device.
     pub const FAILED: Self = Self(bindings::VIRTIO_CONFIG_S_FAILED as u8);
 
-    /// The status for the byte read from the device.
+    /// Makes the status from the byte read from the device.
     pub const fn from_bits(bits: u8) -> Self {
         Self(bits)
     }
 
-    /// The byte as the device has it.
+    /// Returns the byte as the device has it.
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// Whether all bits of `other` are set.
+    /// Returns whether all bits of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether no bit is set, as after a reset.
+    /// Returns whether no bit is set, as after a reset.
     pub const fn is_reset(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether all bits are set, which no device does: it was pulled out, and all reads of it
-    /// return ones. Then [`NEEDS_RESET`](Self::NEEDS_RESET) seems to be set, too, but a transport
-    /// that resets the device waits for ever.
+    /// Returns whether all bits are set: the device was pulled out, and all reads of it return
+    /// ones. [`NEEDS_RESET`](Self::NEEDS_RESET) is then among them, but a transport that resets the
+    /// device waits for ever.
     pub const fn is_gone(self) -> bool {
         self.0 == !0
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The lock of a virtio device, for what a driver does outside the bus' callbacks.
+//! The lock of a virtio device, for a driver outside the bus' callbacks.
 
 use super::{
     reset::ResetGate,
@@ -18,11 +18,11 @@ use core::{
     ops::Deref, //
 };
 
-/// A device that is locked and bound to a driver: it stays so until this is dropped.
+/// A device that is locked, and bound to a driver, until this is dropped.
 ///
-/// This excludes the bus' callbacks and gives what they give, a device in the [`Core`] context:
-/// they are called with the same lock held, but [`Driver::reset_done`], and before that a device
-/// is not locked from the end of [`Driver::reset_prepare`] on.
+/// It dereferences to a device in the [`Core`] context, as the bus' callbacks get it, and excludes
+/// them: they are called with the same lock held. Only [`Driver::reset_done`] is not, but from the
+/// end of [`Driver::reset_prepare`] to its end a device cannot be locked.
 #[must_use = "the device is unlocked when this is dropped"]
 pub struct Locked<'a> {
     dev: &'a Device<Core<'a>>,
@@ -30,11 +30,11 @@ pub struct Locked<'a> {
 }
 
 impl Device {
-    /// Locks the device, if nobody has it locked, driver `T` has finished binding to it, and it is
-    /// not being reset by its transport.
+    /// Locks the device, if it is not locked, driver `T` has finished binding to it, and its
+    /// transport does not reset it.
     ///
-    /// Does not sleep: whoever holds the lock may be waiting for the caller. May not be called in
-    /// interrupt context.
+    /// Does not sleep, because the task that holds the lock may be waiting for the caller. Must not
+    /// be called in interrupt context.
     ///
     /// # Examples
     ///
@@ -44,7 +44,7 @@ impl Device {
     ///     Status, //
     /// };
     ///
-    /// /// Returns [`None`] if that cannot be told now.
+    /// /// Returns [`None`] if the device cannot be locked now.
     /// fn needs_reset<T: virtio::Driver>(vdev: &virtio::Device) -> Option<bool> {
     ///     let vdev = vdev.try_lock::<T>()?;
     ///
@@ -59,7 +59,7 @@ impl Device {
 
         let locked = Locked {
             // CAST: `Device` is a transparent wrapper, whatever its context.
-            // SAFETY: The reference is used only after the checks below, that the context holds.
+            // SAFETY: The reference is used only after the checks below, which ensure the context.
             dev: unsafe { &*core::ptr::from_ref(self).cast() },
             _not_send: PhantomData,
         };

@@ -2,10 +2,10 @@
 
 //! Keeps a driver bound from the beginning of a transport's reset to its end.
 //!
-//! A function reset calls the driver twice, and holds the lock of the transport's device between,
-//! but not that of the virtio device. An unbind that came between would find a device that does
-//! nothing, with callers waiting for it, and could not be told of the end: it holds the lock that
-//! telling would take. So an unbind waits here first, and the end of the reset needs no lock.
+//! A function reset calls the driver twice. Between the calls it holds the lock of the transport's
+//! device, but not that of the virtio device. An unbind at that time would find a stopped device,
+//! with callers that wait for it, and the reset could not end, because that needs the lock of the
+//! unbind. So an unbind first waits for the end of the reset, which needs no lock.
 
 use crate::{
     prelude::*,
@@ -24,20 +24,20 @@ use crate::{
 
 /// No reset is under way.
 const IDLE: u32 = 0;
-/// The driver was told that the device is to be reset.
+/// `reset_prepare` was called.
 const RESETTING: u32 = 1;
-/// The driver is being told that the device was reset.
+/// `reset_done` is being called.
 const ENDING: u32 = 2;
-/// The reset did not come to its end. If it does so later, nobody is told.
+/// The reset did not end in time. If it ends later, the driver is not called.
 const GIVEN_UP: u32 = 3;
 
-/// How long an unbind waits for a reset to come to its end, in milliseconds.
+/// How long an unbind waits for the end of a reset, in milliseconds.
 ///
 /// Longer than PCI waits for a device to come back.
-const PATIENCE: u32 = 90_000;
+const LIMIT: u32 = 90_000;
 
-/// How often an unbind that waits looks whether the reset has failed, in milliseconds.
-const GLANCE: u32 = 500;
+/// How often a waiting unbind checks whether the reset has failed, in milliseconds.
+const INTERVAL: u32 = 500;
 
 /// The state of a device's resets.
 #[pin_data]
@@ -58,13 +58,13 @@ impl ResetGate {
         )
     }
 
-    /// The driver was told that a reset begins. To be called with the device's lock held.
+    /// A reset begins: `reset_prepare` was called. To be called with the device's lock held.
     pub(super) fn begin(&self) {
         self.state.store(RESETTING, Release);
     }
 
-    /// Calls `f` if the reset that ends here was begun and nobody has stopped waiting for it. The
-    /// driver stays bound meanwhile, without the device's lock.
+    /// Calls `f` if a reset has begun and was not given up. The driver stays bound meanwhile,
+    /// without the device's lock.
     pub(super) fn end<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
         self.state.cmpxchg(RESETTING, ENDING, Full).ok()?;
 
@@ -75,23 +75,23 @@ impl ResetGate {
         Some(result)
     }
 
-    /// Waits until no reset is under way; a transport that never ends one is given up. `has_failed`
-    /// tells whether the core has failed to end it, of which it tells no driver. To be called with
-    /// the device's lock held, by who unbinds the driver. May sleep.
+    /// Waits until no reset is under way, or the limit is reached. `has_failed` returns whether the
+    /// core has failed to end it, which it reports to no driver. To be called by an unbind, with
+    /// the device's lock held. May sleep.
     pub(super) fn wait(&self, has_failed: impl Fn() -> bool) {
-        let mut left = PATIENCE;
+        let mut left = LIMIT;
 
         while !self.is_idle() {
             let ended = self
                 .ended
-                .wait_for_completion_timeout(msecs_to_jiffies(GLANCE));
+                .wait_for_completion_timeout(msecs_to_jiffies(INTERVAL));
 
             if ended.is_ok() {
                 continue;
             }
-            left = left.saturating_sub(GLANCE);
+            left = left.saturating_sub(INTERVAL);
 
-            // Once the end has begun, it comes.
+            // In state `ENDING` the end is sure to come.
             let over = if has_failed() {
                 self.state.cmpxchg(RESETTING, IDLE, Full).is_ok()
             } else {
@@ -104,12 +104,12 @@ impl ResetGate {
         }
     }
 
-    /// Whether no reset is under way. It stays so as long as the device's lock is held.
+    /// Returns whether no reset is under way. It stays so as long as the device's lock is held.
     pub(super) fn is_idle(&self) -> bool {
         self.state.load(Acquire) == IDLE
     }
 
-    /// Whether [`wait`](Self::wait) has not seen the end of a reset.
+    /// Returns whether [`wait`](Self::wait) has given a reset up.
     pub(super) fn is_given_up(&self) -> bool {
         self.state.load(Acquire) == GIVEN_UP
     }

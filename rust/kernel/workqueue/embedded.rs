@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work items that live inside the state on which they work.
+//! Work items that are embedded in the state on which they work.
 
 use super::WorkQueue;
 use crate::{
@@ -19,10 +19,9 @@ use core::{
     ptr, //
 };
 
-/// Creates an initialiser for an [`EmbeddedWork`] work item, with a lock class of its own.
+/// Creates an initialiser for an [`EmbeddedWork`], with a lock class of its own.
 ///
-/// It takes an initialiser for the state, and a name for lockdep, which defaults to the place of
-/// the call.
+/// It takes an initialiser for the state, and a name for lockdep, by default the place of the call.
 #[macro_export]
 macro_rules! new_embedded_work {
     ($inner:expr $(, $name:literal)? $(,)?) => {
@@ -35,22 +34,22 @@ macro_rules! new_embedded_work {
 }
 pub use new_embedded_work;
 
-/// State that has work to do on itself. See [`EmbeddedWork`].
+/// The state of an [`EmbeddedWork`], with the function of the work item.
 pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
     /// Does the work.
     ///
-    /// Runs on the queue on which it was queued, in process context unless that is one of the BH
-    /// queues, and never twice at the same time. It may queue itself again.
+    /// Runs on the queue on which it was queued, in process context unless that is a BH queue, and
+    /// never twice at the same time. It may queue itself again.
     fn run(this: Pin<&EmbeddedWork<Self>>);
 }
 
 /// State together with the work item that works on it.
 ///
-/// A [`Work`](super::Work) is queued with a reference-counted pointer, so it can be queued only by
-/// who has one, and it keeps its owner alive until it has run. An `EmbeddedWork` work item is queued
-/// through a plain reference and owns nothing. It is therefore cancelled when it is dropped:
-/// **before** any field of `T` is dropped, the work item is taken off its queue, and if it runs,
-/// it is waited for. So [`EmbeddedWorkItem::run`] always finds its state whole.
+/// A [`Work`](super::Work) is queued with a reference-counted pointer, which keeps its owner alive
+/// until it has run. An `EmbeddedWork` is queued through a plain reference and owns no other. It is
+/// therefore cancelled when it is dropped: **before** any field of `T` is dropped, the work item is
+/// taken off its queue, and if it runs, the drop waits for it. So [`EmbeddedWorkItem::run`] always
+/// finds its state whole.
 ///
 /// It can be the content of an [`Arc`](crate::sync::Arc) or a pinned field of a larger structure.
 /// It must not be placed on a stack.
@@ -61,11 +60,10 @@ pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
 ///
 /// # Deadlocks
 ///
-/// [`EmbeddedWorkItem::run`] must not drop the last reference to the structure that its own work item
-/// is embedded in: dropping would wait for the work item, and the work item for the drop. As it
-/// needs no reference, it is best for `T` not to be able to reach one. The same holds for
-/// [`EmbeddedWork::flush`] and [`EmbeddedWork::cancel_sync`]. With debug assertions, such a call is a
-/// panic.
+/// [`EmbeddedWorkItem::run`] must not drop the last reference to the structure that its own work
+/// item is embedded in: the drop would wait for the work item, and the work item for the drop. So
+/// `T` had better not contain such a reference. Nor may it call [`EmbeddedWork::flush`] or
+/// [`EmbeddedWork::cancel_sync`]. With debug assertions, such a call is a panic.
 ///
 /// # Invariants
 ///
@@ -162,7 +160,7 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
         }? E)
     }
 
-    /// Returns the state; the pinned way for what a plain reference gives by dereferencing.
+    /// Returns the state, pinned. A plain reference dereferences to it.
     #[inline]
     pub fn inner(self: Pin<&Self>) -> Pin<&T> {
         // SAFETY: `inner` is structurally pinned.
@@ -171,13 +169,13 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
 
     /// Queues the work item, and returns whether it was not queued already.
     ///
-    /// If it is queued and has not started to run yet, once is enough and nothing is done. If it
-    /// is running, it is queued to run again. Either way [`EmbeddedWorkItem::run`] will see all that
-    /// the caller did before.
+    /// If it is queued and has not started to run yet, nothing is done. If it is running, it is
+    /// queued to run again. In both cases all that the caller did before is visible to the next
+    /// [`EmbeddedWorkItem::run`].
     ///
-    /// It must always be the same queue: two of them would run the work item at the same time, and
-    /// whoever waits for it would wait for one of these runs. Another queue than the first is
-    /// refused with a warning, and nothing is queued.
+    /// It must always be the same queue: two queues would run the work item at the same time, and
+    /// [`flush`](Self::flush) would wait for one of these runs. Another queue than the first is
+    /// refused with a warning.
     ///
     /// # Context
     ///
@@ -205,7 +203,7 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
         }
     }
 
-    /// Whether `queue` is the work item's own, which the first one becomes. Any context.
+    /// Returns whether `queue` is the first on which the work item is queued. Any context.
     #[inline]
     fn is_own(&self, queue: *mut bindings::workqueue_struct) -> bool {
         let mut own = self.queue.load(Relaxed);
@@ -221,7 +219,7 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
 
     /// Waits until the work item has run, if it is queued or running.
     ///
-    /// If it is queued again meanwhile, that run is not waited for.
+    /// It does not wait for another run if the work item is queued again meanwhile.
     ///
     /// # Context
     ///
@@ -234,8 +232,8 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
 
     /// Takes the work item off its queue, and if it runs, waits for it.
     ///
-    /// Returns whether it was queued. Afterwards it is neither queued nor running, unless somebody
-    /// else queues it; it can be queued again.
+    /// Returns whether it was queued. Afterwards it is neither queued nor running, unless another
+    /// task queues it; it can be queued again.
     ///
     /// # Context
     ///
@@ -260,17 +258,18 @@ impl<T: EmbeddedWorkItem> Deref for EmbeddedWork<T> {
 #[pinned_drop]
 impl<T: EmbeddedWorkItem> PinnedDrop for EmbeddedWork<T> {
     fn drop(self: Pin<&mut Self>) {
-        // Nobody else can queue the item any more, for that takes a reference; and an item that
-        // queues itself is cancelled for good.
+        // Queueing takes a reference, so no other task can do it any more; and an item that queues
+        // itself is cancelled for good.
         self.cancel_sync();
     }
 }
 
-/// What the kernel calls when the work item of an [`EmbeddedWork<T>`] runs.
+/// The function of the work item of an [`EmbeddedWork<T>`].
 ///
 /// # Safety
 ///
-/// `work` must be the work item of a valid, pinned `EmbeddedWork<T>` that stays valid during the call.
+/// `work` must be the work item of a valid, pinned `EmbeddedWork<T>` that stays valid during the
+/// call.
 unsafe extern "C" fn run_work<T: EmbeddedWorkItem>(work: *mut bindings::work_struct) {
     let work = Opaque::cast_from(work);
 
@@ -278,8 +277,8 @@ unsafe extern "C" fn run_work<T: EmbeddedWorkItem>(work: *mut bindings::work_str
     // `EmbeddedWork<T>`.
     let this = unsafe { crate::container_of!(work, EmbeddedWork<T>, work) };
 
-    // SAFETY: By the safety requirements of this function, `this` is valid during the call. It is
-    // pinned, as it has to be for its work item to be queued.
+    // SAFETY: By the safety requirements of this function, `this` is valid during the call, and
+    // pinned.
     let this = unsafe { Pin::new_unchecked(&*this) };
 
     T::run(this);
@@ -309,7 +308,7 @@ unsafe fn cancel_sync(work: *mut bindings::work_struct) -> bool {
     unsafe { bindings::cancel_work_sync(work) }
 }
 
-/// Tells a deadlock from a long wait: a work item would wait for itself.
+/// Panics, instead of a deadlock, if a work item waits for itself.
 fn assert_not_current(work: *mut bindings::work_struct) {
     // SAFETY: This function can always be called.
     debug_assert!(unsafe { bindings::current_work() } != work);
@@ -336,12 +335,12 @@ mod tests {
         }, //
     };
 
-    /// What outlives the work item.
+    /// What the work item records; it outlives the work item.
     #[pin_data]
     struct Notes {
         started: Atomic<u32>,
         finished: Atomic<u32>,
-        /// How often the state had been dropped when its work was still going on.
+        /// How often the state had been dropped while its work was running.
         dangling: Atomic<u32>,
         dropped: Atomic<u32>,
         #[pin]
@@ -365,7 +364,7 @@ mod tests {
 
     struct State {
         notes: Arc<Notes>,
-        /// A queue to queue itself on again, for ever.
+        /// The queue on which the work item queues itself again, for ever.
         again: Option<Arc<OrderedQueue>>,
     }
 
@@ -404,7 +403,7 @@ mod tests {
         KBox::pin_init(new_embedded_work!(state, "kunit_embedded"), GFP_KERNEL)
     }
 
-    /// Keeps an ordered queue busy until it is told to let go.
+    /// Keeps an ordered queue busy until `let_go` is completed.
     #[pin_data]
     struct Blocker {
         #[pin]
@@ -552,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn cancelling_tells_whether_it_was_queued() -> Result {
+    fn cancelling_returns_whether_it_was_queued() -> Result {
         let notes = Notes::new()?;
         let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
         let work = embedded(&notes, None)?;

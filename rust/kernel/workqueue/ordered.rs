@@ -13,17 +13,17 @@ use crate::{
 use core::ptr::NonNull;
 
 mod private {
-    /// Keeps foreign types from claiming to be queues.
+    /// Keeps other types from implementing [`WorkQueue`](super::WorkQueue).
     pub trait Sealed {}
 
     impl Sealed for super::Queue {}
     impl Sealed for super::OrderedQueue {}
 }
 
-/// A queue for work items that need nothing but a running queue.
+/// A queue on which an [`EmbeddedWork`](super::EmbeddedWork) can be queued.
 ///
-/// It is implemented by [`Queue`], whose instances live as long as the kernel, and by
-/// [`OrderedQueue`], which is destroyed when it is dropped.
+/// It is implemented by [`Queue`], whose instances are never destroyed, and by [`OrderedQueue`],
+/// which is destroyed when it is dropped.
 pub trait WorkQueue: private::Sealed {
     /// Returns the C queue; it is valid as long as `self` is borrowed.
     #[doc(hidden)]
@@ -50,22 +50,22 @@ impl WorkQueue for OrderedQueue {
 /// those that they queue in turn, have run, and then destroys it.
 ///
 /// An `OrderedQueue` is deliberately no [`Queue`]: a [`Queue`] also takes delayed work items, whose
-/// timers know nothing of a queue that is being destroyed and would fire afterwards.
+/// timers could fire after the queue was destroyed.
 ///
 /// # Deadlocks
 ///
 /// A work item must never drop the last reference to the queue on which it runs: the queue would
 /// wait for the work item and the work item for the queue. So a work item of the queue should not
-/// hold a reference-counted pointer to whatever owns the queue; see
-/// [`EmbeddedWork`](super::EmbeddedWork) for an item that holds none.
+/// hold a reference-counted pointer to the owner of the queue; an
+/// [`EmbeddedWork`](super::EmbeddedWork) holds none.
 ///
 /// A [freezable](OrderedQueueBuilder::freezable) queue that is dropped while tasks are frozen
 /// waits until they are thawed.
 ///
 /// # Invariants
 ///
-/// `self.0` is a valid work queue that was allocated by `alloc_ordered_workqueue()` and is
-/// destroyed by nobody else.
+/// `self.0` is a valid work queue that was allocated by `alloc_ordered_workqueue()`, and only
+/// `self` destroys it.
 ///
 /// # Examples
 ///
@@ -130,7 +130,7 @@ unsafe impl Send for OrderedQueue {}
 unsafe impl Sync for OrderedQueue {}
 
 impl OrderedQueue {
-    /// Starts to describe a queue.
+    /// Begins the description of a queue.
     #[inline]
     pub const fn builder() -> OrderedQueueBuilder {
         OrderedQueueBuilder { flags: 0 }
@@ -156,7 +156,7 @@ impl OrderedQueue {
 
     /// Waits until all work items that were queued before the call have run.
     ///
-    /// Items that are queued meanwhile, also by the items that are waited for, do not count.
+    /// It does not wait for items that are queued meanwhile, also by the items that it waits for.
     ///
     /// # Context
     ///
@@ -171,16 +171,16 @@ impl OrderedQueue {
 impl Drop for OrderedQueue {
     /// Waits for all work items and destroys the queue. May sleep.
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the queue is valid and ours to destroy. Nobody can queue
-        // anything any more, except the queue's own items, for which destroying waits: queueing
-        // takes a borrow of `self`. Delayed items, for which it would not wait, cannot be queued.
+        // SAFETY: By the type invariant the queue is valid and only `self` destroys it. Queueing
+        // takes a borrow of `self`, so only the queue's own items can still queue items, and
+        // destroying waits for them. Delayed items, for which it would not wait, cannot be queued.
         unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
     }
 }
 
 /// Describes an [`OrderedQueue`] that is to be created.
 ///
-/// It offers the attributes that have a meaning for an ordered queue, and no others.
+/// It has only the attributes that are valid for an ordered queue.
 ///
 /// # Examples
 ///
@@ -203,8 +203,8 @@ pub struct OrderedQueueBuilder {
 impl OrderedQueueBuilder {
     /// Guarantees progress under memory pressure (`WQ_MEM_RECLAIM`).
     ///
-    /// A queue on which freeing memory may depend, such as one that finishes write-back, needs
-    /// it. Its work items must then not wait for memory themselves.
+    /// For a queue on which freeing memory may depend, such as one that finishes write-back. Its
+    /// work items must then not wait for memory themselves.
     #[inline]
     pub const fn mem_reclaim(mut self) -> Self {
         self.flags |= bindings::wq_flags_WQ_MEM_RECLAIM;
@@ -224,18 +224,18 @@ impl OrderedQueueBuilder {
     ///
     /// # Errors
     ///
-    /// [`AllocError`] if memory, or the rescuer that [`mem_reclaim`](Self::mem_reclaim) needs,
-    /// could not be had.
+    /// [`AllocError`] if there is no memory, or if the rescuer thread that
+    /// [`mem_reclaim`](Self::mem_reclaim) needs could not be created.
     ///
     /// # Context
     ///
     /// May sleep.
     pub fn build(self, name: &CStr) -> Result<OrderedQueue, AllocError> {
-        // SAFETY: `name` is a valid C string. `self.flags` only holds flags that go with an
-        // ordered queue.
+        // SAFETY: `name` is a valid C string. `self.flags` only holds flags that an ordered queue
+        // may have.
         let queue = unsafe { bindings::alloc_ordered_workqueue(name.as_char_ptr(), self.flags) };
 
-        // INVARIANT: The queue was just allocated, and nobody else knows it.
+        // INVARIANT: The queue was just allocated, and this is its only owner.
         Ok(OrderedQueue(NonNull::new(queue).ok_or(AllocError)?))
     }
 }
@@ -259,7 +259,7 @@ mod tests {
         }, //
     };
 
-    /// What the jobs of a test note.
+    /// What the jobs of a test record.
     struct Notes {
         running: u32,
         overlaps: u32,
@@ -290,7 +290,7 @@ mod tests {
                 // There is room for it, so nothing is allocated under the lock.
                 let _ = notes.order.push_within_capacity(this.number);
             }
-            // The other jobs could run now.
+            // Another job must not run meanwhile.
             fsleep(Delta::from_millis(2));
             this.notes.lock().running -= 1;
         }
@@ -328,7 +328,7 @@ mod tests {
         Ok(())
     }
 
-    /// Tells whether all jobs have run to their ends, one after the other.
+    /// Returns whether all jobs have run to their ends, one after the other.
     fn all_in_order(notes: &SpinLock<Notes>) -> bool {
         let notes = notes.lock();
 

@@ -15,9 +15,9 @@ struct Ends {
 
 /// A first-in-first-out list of [`Bio`]s, chained through the bios themselves.
 ///
-/// This is the kernel's C `struct bio_list` with ownership: whoever has the list has to complete
+/// This is the kernel's C `struct bio_list` with ownership: the owner of the list has to complete
 /// its bios. Pushing, popping and appending allocate nothing and take constant time, so bios can
-/// be collected under a spinlock and in interrupt context.
+/// be collected under a spinlock and in any context.
 ///
 /// A list that is dropped while bios are left completes them with an I/O error and warns once.
 ///
@@ -29,7 +29,7 @@ struct Ends {
 ///
 /// # Examples
 ///
-/// Bios are collected under a lock and completed without it, in the order of their arrival:
+/// Bios are collected under a lock and completed without it, in order of arrival:
 ///
 /// ```
 /// use kernel::{
@@ -91,7 +91,7 @@ impl BioList {
     pub fn push(&mut self, bio: Bio) {
         let bio = bio.into_raw();
 
-        // SAFETY: `bio` comes from a `Bio`, which we own now, so its `bi_next` is ours.
+        // SAFETY: `bio` is from a `Bio` that the list owns now, with its `bi_next`.
         unsafe { (*bio.as_ptr()).bi_next = core::ptr::null_mut() };
 
         // INVARIANT: `bio` has no next, and is owned by the list from here on.
@@ -110,8 +110,8 @@ impl BioList {
         // SAFETY: By the type invariant, `head` is valid and its `bi_next` is the list's.
         let next = unsafe { (*head.as_ptr()).bi_next };
 
-        // INVARIANT: `tail` stays the last unless `head` was the last itself, and then nothing is
-        // left.
+        // INVARIANT: `tail` stays the last unless `head` was the last itself; then the list is
+        // empty.
         self.ends = NonNull::new(next).map(|head| Ends { head, tail });
         self.len -= 1;
 
@@ -144,7 +144,7 @@ impl BioList {
     /// Records an error in all bios, which are then to be completed with [`Ok`].
     ///
     /// For bios that fail in one place and are completed in another, together with others. Takes
-    /// time with the length of the list. Can be called in any context.
+    /// linear time. Can be called in any context.
     pub fn set_error(&mut self, error: Error) {
         let status = error.to_blk_status();
         let mut next = self.ends.map(|ends| ends.head);
@@ -209,7 +209,7 @@ mod tests {
         Ok(all)
     }
 
-    /// Tells whether each bio was completed once, in the order of the submitters, with `status`,
+    /// Returns whether each bio was completed once, in the order of the submitters, with `status`,
     /// and with no link left.
     fn in_order(submitters: &[KBox<Submitter<'_>>], status: bindings::blk_status_t) -> bool {
         submitters.iter().zip(1..).all(|(submitter, place)| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bios for tests, which note how they were completed.
+//! Bios for tests, which record how they were completed.
 
 use super::Bio;
 use crate::{
@@ -12,24 +12,24 @@ use core::{
     ptr::NonNull, //
 };
 
-/// `BLK_STS_OK`, which bindgen does not evaluate, as little as the following.
+/// `BLK_STS_OK`; bindgen evaluates neither this nor the following.
 pub(crate) const BLK_STS_OK: bindings::blk_status_t = 0;
 /// `BLK_STS_RESOURCE`.
 pub(crate) const BLK_STS_RESOURCE: bindings::blk_status_t = 9;
 /// `BLK_STS_IOERR`.
 pub(crate) const BLK_STS_IOERR: bindings::blk_status_t = 10;
 
-/// A write, as it looks in `bi_opf`.
+/// The `bi_opf` of a write.
 pub(crate) const WRITE: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE;
 /// `REQ_FUA`.
 pub(crate) const FUA: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_FUA;
 /// `REQ_PREFLUSH`.
 pub(crate) const PREFLUSH: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 
-/// Counts completions, to tell their order.
+/// Counts completions, for their order.
 pub(crate) type Clock = Cell<u32>;
 
-/// The submitter of one bio. All of it happens in the test's own task.
+/// The submitter of one bio. It is only used by the test's own task.
 #[repr(C)]
 pub(crate) struct Submitter<'a> {
     bio: Opaque<bindings::bio>,
@@ -59,8 +59,8 @@ impl<'a> Submitter<'a> {
             GFP_KERNEL,
         )?;
 
-        // SAFETY: The bio is valid for writing, and needs neither a device nor a table for data
-        // that nobody looks at.
+        // SAFETY: The bio is valid for writing. It needs neither a device nor a table, because its
+        // data is not accessed.
         unsafe {
             bindings::bio_init(
                 this.bio.get(),
@@ -80,14 +80,14 @@ impl<'a> Submitter<'a> {
         NonNull::from(&self.bio).cast()
     }
 
-    /// Submits the bio. It may be done once, and the bio has to be completed before `self` goes.
+    /// Submits the bio. To be called once; the bio has to be completed before `self` is dropped.
     pub(crate) fn submit(&self) -> Bio {
         // SAFETY: The bio is initialised and the tests give it away only once.
         unsafe { Bio::from_raw(self.as_raw()) }
     }
 }
 
-/// Notes the completion of a [`Submitter`]'s bio.
+/// Records the completion of a [`Submitter`]'s bio.
 ///
 /// # Safety
 ///
