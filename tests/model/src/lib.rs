@@ -55,8 +55,9 @@
 //! assert_eq!(world.ended(), (2, 0));
 //! ```
 //!
-//! A new event is a variant of [`Event`], a line in `World::events()` with the condition under which
-//! it can happen, and an arm in `World::step()` that does what the driver or the host would do.
+//! A new event is a variant of [`Event`], a line in `World::events()` with the condition under
+//! which it can happen, and an arm in `World::step()` that does what the driver or the host would
+//! do.
 
 #[path = "../../../drivers/nvdimm/virtio_pmem_rust/engine.rs"]
 #[allow(missing_docs)]

@@ -200,7 +200,8 @@ impl<F: UnderTest> World<F> {
         can(Close, bound && !self.closing);
         can(Removed, self.closing && self.engine.real().is_idle());
         can(RemovedByForce, self.closing);
-        // The next driver has no record of a flush that is still to be answered, and of its mapping.
+        // The next driver has no record of a flush that is still to be answered, and of its
+        // mapping.
         let left = if host.setup.mapped { 0 } else { LATE - 1 };
         can(Rebind, !bound && host.flushes() <= left);
         events

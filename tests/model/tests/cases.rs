@@ -176,8 +176,8 @@ fn flushes_may_be_lost_any_number_of_times() {
     play!(world: Answer(0, Done), Interrupt => 1, 0);
 }
 
-/// R6: the answer to the lost flush follows that to the flush in flight before the driver's callback
-/// runs; a host with EVENT_IDX gives no second interrupt.
+/// R6: the answer to the lost flush follows that to the flush in flight before the driver's
+/// callback runs; a host with EVENT_IDX gives no second interrupt.
 #[test]
 fn a_surplus_answer_is_found_without_an_interrupt() {
     for setup in Setup::rings(false) {

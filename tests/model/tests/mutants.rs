@@ -29,8 +29,8 @@ use flush_model::{
     UnderTest,
 };
 
-/// Explores a world with this engine and a host without faults. The engine must violate `rule`, also
-/// without the events that are `left_out`, by which another fault would be found first.
+/// Explores a world with this engine and a host without faults. The engine must violate `rule`,
+/// also without the events that are `left_out`, by which another fault would be found first.
 fn must_violate<F: UnderTest>(rule: &str, left_out: impl Fn(Event) -> bool) {
     must_violate_in::<F>(SPLIT, rule, left_out)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Long random runs with many callers. `PROPTEST_CASES=10000 cargo test --test random` for more of them.
+//! Long random runs with many callers. `PROPTEST_CASES=10000 cargo test --test random` for more of
+//! them.
 
 use flush_model::{
     Event::{
