@@ -3,7 +3,7 @@
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 
-/* With VIRTIO=m the functions behind these live in a module, out of reach of vmlinux. */
+/* With VIRTIO=m these functions call into a module, which vmlinux cannot. */
 #if IS_BUILTIN(CONFIG_VIRTIO)
 
 __rust_helper void rust_helper_virtio_device_lock(struct virtio_device *vdev)

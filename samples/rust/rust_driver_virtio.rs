@@ -25,15 +25,15 @@ use kernel::{
     },
 };
 
-/// What is made available to the device: nothing to read, and room for its answer.
+/// The buffer for the device: nothing to read, and room for its answer.
 type Request = KBox<Command<(), [u8; 16]>>;
 
 kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(bindings::VIRTIO_ID_RNG)]);
 
 struct SampleDriver;
 
-/// What the queue's callback works with. It can run before `probe` has returned, and until the
-/// device is unbound, so it does not live in the driver's data but is shared with it.
+/// The state of the queue's callback. It can run before `probe` has returned, and until the device
+/// is unbound, so it has a state of its own beside the driver's data.
 #[pin_data]
 struct Rng {
     dev: ARef<device::Device>,
@@ -43,7 +43,7 @@ struct Rng {
 }
 
 impl Rng {
-    /// Lends `request` to the device.
+    /// Makes `request` available to the device.
     fn ask(&self, request: Request) -> Result {
         let queue = &mut *self.queue.lock();
         let queue = queue.as_mut().ok_or(ENODEV)?;
@@ -56,7 +56,7 @@ impl Rng {
         }
     }
 
-    /// Takes back what the device has answered.
+    /// Takes back a request that the device has answered.
     fn answered(&self) -> Option<(Request, u32)> {
         let queue = &mut *self.queue.lock();
 
@@ -69,10 +69,10 @@ impl virtio::Handler for Rng {
         while let Some((request, len)) = self.answered() {
             let bytes = request.response();
 
-            // The device says how much it has written; it may say anything.
+            // The length that the device reports may be wrong.
             match bytes.get(..len as usize) {
                 Some(bytes) => dev_info!(self.dev, "random bytes: {:02x?}\n", bytes),
-                None => dev_err!(self.dev, "the device has written {} bytes?\n", len),
+                None => dev_err!(self.dev, "the device reports {} bytes\n", len),
             }
         }
     }
@@ -96,8 +96,8 @@ impl virtio::Driver for SampleDriver {
             GFP_KERNEL,
         )?;
 
-        // The queue is the driver's from here on, but the device looks at it only when it was told
-        // that the driver is ready.
+        // The driver owns the queue from here on, but the device uses it only when the driver is
+        // ready.
         let [queue] = vdev.find_vqs(rng.clone(), [c"input"])?;
         *rng.queue.lock() = Some(queue);
         vdev.ready();
@@ -106,8 +106,8 @@ impl virtio::Driver for SampleDriver {
         Ok(Self)
     }
 
-    // `remove` has nothing to do: when the device is unbound, the bus stops it, takes back what it
-    // has not answered, and deletes the queue.
+    // There is no `remove`: when the device is unbound, the bus stops it, takes back the requests
+    // that it has not answered, and deletes the queue.
 }
 
 kernel::module_virtio_driver! {

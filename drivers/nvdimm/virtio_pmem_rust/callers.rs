@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The callers of one host flush, as the kernel has them.
+//! The engine's batches of callers, as lists of the kernel.
 
 use crate::engine::{
     Batch,
@@ -18,20 +18,20 @@ use kernel::{
     }, //
 };
 
-/// Callers in order of arrival: those that sleep, and those that left a bio, with FUA or not.
+/// Callers in order of arrival: those that sleep, and those that left a bio.
 ///
-/// All are chained through themselves, so nothing is allocated.
+/// The lists are intrusive, so nothing is allocated.
 #[derive(Default)]
 pub(crate) struct Callers {
     pub(crate) waiters: WaitList,
     /// Bios with FUA.
     pub(crate) fua_bios: BioList,
-    /// Bios that are nothing but a flush.
+    /// Bios without data.
     pub(crate) flush_bios: BioList,
 }
 
 impl Callers {
-    /// How many callers there are.
+    /// Returns how many callers there are.
     pub(crate) fn len(&self) -> usize {
         self.waiters.len() + self.fua_bios.len() + self.flush_bios.len()
     }
@@ -59,7 +59,7 @@ impl Join<Bio> for Callers {
     }
 }
 
-/// A caller that is about to sleep, and where the proof goes that it has joined.
+/// A caller that is about to sleep, and the place for the proof that it has joined.
 pub(crate) struct Sleeper<'a, 'w> {
     pub(crate) waiter: Waiter<'w>,
     pub(crate) joined: &'a mut Option<Joined<'w>>,

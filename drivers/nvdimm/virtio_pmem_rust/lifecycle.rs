@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What happens to a device besides flushing: start and stop, suspend, reset and recovery.
+//! The life of a device: start and stop, suspend, reset and recovery.
 
 use crate::{
     engine::Responses,
@@ -46,13 +46,13 @@ use kernel::{
     },
 };
 
-/// One request and its response take two descriptors.
+/// A request and its response take two descriptors.
 const DESCRIPTORS: u32 = 2;
 
 /// The device's one queue.
 const QUEUES: [&CStr; 1] = [c"flush_queue"];
 
-/// The work item that recovers a device that needs a reset.
+/// The state of the work item that recovers a device that needs a reset.
 struct Recover {
     vdev: ARef<virtio::Device>,
     flush: Arc<FlushPath>,
@@ -67,13 +67,13 @@ pub(crate) struct Lifecycle {
     // Dropped before the queue that it runs on.
     #[pin]
     recover: EmbeddedWork<Recover>,
-    // Not the flush path's own: bios are completed while the device is recovered.
+    // Not that of the flush path, which completes bios while the device is recovered.
     queue: OrderedQueue,
     #[pin]
     _debugfs: Scope<Arc<FlushPath>>,
 }
 
-/// Lets the flush path begin with a queue just found.
+/// Starts the flush path with a queue that was just found. May sleep.
 fn begin(flush: &FlushPath, vdev: &virtio::Device<Core<'_>>, queue: Virtqueue<Request>) -> Result {
     if queue.size() < DESCRIPTORS {
         dev_err!(vdev, "a queue of {} cannot hold a request\n", queue.size());
@@ -86,30 +86,30 @@ fn begin(flush: &FlushPath, vdev: &virtio::Device<Core<'_>>, queue: Virtqueue<Re
         Responses::Direct
     };
 
-    // The callback must find the queue from the first answer on.
+    // The callback needs the queue from the first answer on.
     flush.attach(queue)?;
     vdev.ready();
     flush.start(responses)
 }
 
-/// Stops a device that is to be started again.
+/// Stops a device that is to be started again. May sleep.
 fn detach(flush: &FlushPath, vdev: &virtio::Device<Core<'_>>) {
     if flush.detach() {
-        // These do not stand a late answer: in a packed ring it overwrites a request that the host
-        // has not read yet, and with IN_ORDER it breaks the queue.
+        // A late answer overwrites a request in a packed ring (R9), and breaks the queue with
+        // IN_ORDER.
         vdev.decline_feature(Feature::RING_PACKED);
         vdev.decline_feature(Feature::IN_ORDER);
     }
 }
 
-/// Whether the device answers no more: it asks for a reset, or it is gone and reads as all ones.
-/// May sleep.
+/// Returns whether the device does not answer any more: it asks for a reset, or it is gone and its
+/// status reads as all ones. May sleep.
 fn is_hopeless(vdev: &virtio::Device<Core<'_>>) -> bool {
     vdev.status().contains(Status::NEEDS_RESET)
 }
 
 impl Lifecycle {
-    /// A device that does not flush yet. May sleep.
+    /// Makes a device that does not flush yet. May sleep.
     pub(crate) fn new(vdev: &virtio::Device<Core<'_>>) -> Result<Arc<Self>> {
         let dev: &device::Device<Core<'_>> = vdev.as_ref();
         let flush = FlushPath::new(dev.into())?;
@@ -135,13 +135,13 @@ impl Lifecycle {
         )
     }
 
-    /// Finds the queue and starts: callers that have waited are sent. May sleep.
+    /// Finds the queue and starts the flush path. May sleep.
     ///
     /// # Errors
     ///
     /// Also [`EIO`] if the device was given up before.
     pub(crate) fn start(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
-        // Callers may be waiting, write-back among them.
+        // Callers, and write-back among them, may be waiting.
         let _noio = NoIo::new();
 
         self.flush.check()?;
@@ -156,7 +156,7 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Recovers a device that needs it. While it is removed, the work item could not. May sleep.
+    /// Recovers a device that needs it, for the removal, which the work item cannot do. May sleep.
     pub(crate) fn recover(&self, vdev: &virtio::Device<Core<'_>>) {
         self.recover.recover(vdev);
     }
@@ -166,7 +166,7 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// [`ETIMEDOUT`] if the host does not answer the flush in flight; the device then goes on.
+    /// [`ETIMEDOUT`] if the host does not answer the flush in flight; the device then stays in use.
     pub(crate) fn suspend(&self, vdev: &virtio::Device<Core<'_>>) -> Result {
         self.watchdog.start(Subject::Suspend, Expiry::EndWait);
         self.flush.quiesce(|| is_hopeless(vdev)).inspect_err(|_| {
@@ -220,8 +220,7 @@ impl Lifecycle {
         self.recover.enqueue(&self.queue);
     }
 
-    /// Ends the flush path in good order and stops the device; without the region, which must be
-    /// gone. May sleep.
+    /// Ends the flush path in good order and stops the device. The region must be gone. May sleep.
     pub(crate) fn finish(self: &Arc<Self>) {
         self.watchdog.start(Subject::Removal, Expiry::GiveUp);
         self.flush.close();
@@ -244,7 +243,7 @@ impl Recover {
     /// Recovers the device if it needs that. May sleep.
     fn recover(&self, vdev: &virtio::Device<Core<'_>>) {
         loop {
-            // Shutdown, suspend and reset may have come first.
+            // A shutdown, a suspend or a reset may have come first.
             if self.flush.is_ending() || !self.flush.is_attached() {
                 return;
             }
@@ -252,7 +251,7 @@ impl Recover {
             let status = vdev.status();
 
             if status.is_gone() {
-                // It would never acknowledge a reset.
+                // A reset would never be acknowledged.
                 self.flush.give_up("the device is gone");
                 return;
             }
@@ -280,16 +279,15 @@ impl Recover {
                 self.flush.give_up("the device could not be recovered");
             }
             self.watchdog.stop();
-            // A late answer may be in the new ring already.
+            // The new ring may have a late answer already.
         }
     }
 }
 
 impl EmbeddedWorkItem for Recover {
     fn run(this: Pin<&EmbeddedWork<Self>>) {
-        // The task that has the device locked may be waiting for the flush that this is to bring
-        // about, so do not wait for the lock. If that is remove, it closes the flush path or gives
-        // it up.
+        // The task that holds the device's lock may be waiting for a flush that needs this
+        // recovery, so do not sleep on the lock. If it is a removal, it closes the flush path.
         loop {
             if let Some(vdev) = this.vdev.try_lock::<VirtioPmem>() {
                 return this.recover(&vdev);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the device's memory is.
+//! The range of the device's memory.
 
 use kernel::{
     device::Bound,
@@ -13,7 +13,7 @@ use kernel::{
     }, //
 };
 
-/// The range is told by shared memory region 0 instead of by the configuration space.
+/// The range is that of shared memory region 0, not that in the configuration space.
 pub(crate) const SHMEM_REGION: Feature = Feature::new::<{ uapi::VIRTIO_PMEM_F_SHMEM_REGION }>();
 
 const START: Field<u64> = Field::at(core::mem::offset_of!(uapi::virtio_pmem_config, start));
@@ -27,7 +27,7 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// Checks what a device claims.
+    /// Checks the range that a device reports.
     pub(crate) fn new(start: u64, size: u64) -> Option<Self> {
         let page = kernel::page::PAGE_SIZE as u64;
         let end = start.checked_add(size.checked_sub(1)?)?;
@@ -38,14 +38,18 @@ impl Range {
         Some(Self { start, size })
     }
 
-    /// The shared memory region's range, if there is one and it is valid.
+    /// Returns the shared memory region's range, if there is one and it is valid. May sleep.
     pub(crate) fn from_shm_region(vdev: &virtio::Device<Bound>) -> Option<Self> {
         let region = vdev.shm_region(uapi::VIRTIO_PMEM_SHMEM_REGION_ID as u8)?;
 
         Self::new(region.addr, region.len)
     }
 
-    /// The device's range.
+    /// Returns the device's range. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] if the device has no valid range.
     pub(crate) fn of(vdev: &virtio::Device<Bound>) -> Result<Self> {
         if vdev.has_feature(SHMEM_REGION) {
             return Self::from_shm_region(vdev).ok_or(EINVAL);
@@ -56,7 +60,7 @@ impl Range {
             .inspect_err(|_| dev_err!(vdev, "no access to the configuration space\n"))?;
         let (start, size) = config.consistent(|c| (c.read(START), c.read(SIZE)));
 
-        // OpenVMM's device does not offer the feature, and has the region nevertheless.
+        // OpenVMM's device has the region, but does not offer the feature.
         if size == 0 {
             if let Some(range) = Self::from_shm_region(vdev) {
                 dev_notice!(
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_wraps() {
+    fn refuses_ranges_that_wrap() {
         assert!(Range::new(u64::MAX - PAGE + 1, 2 * PAGE).is_none());
         assert!(Range::new(2 * PAGE, u64::MAX - PAGE + 1).is_none());
     }

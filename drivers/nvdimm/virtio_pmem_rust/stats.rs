@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a device has done so far, as its file in debugfs shows it.
+//! The statistics of a device, as its file in debugfs shows them.
 
 use kernel::{
     fmt,
@@ -8,7 +8,7 @@ use kernel::{
     time::Delta, //
 };
 
-/// Latencies below 2^N microseconds, for N from 0; the last counts all that are longer.
+/// Bucket N counts latencies below 2^N microseconds; the last one counts all longer ones.
 const BUCKETS: usize = 24;
 
 /// Counters of one device. Kept under the lock of the flush path.
@@ -18,7 +18,7 @@ pub(crate) struct Stats {
     pub(crate) callers: u64,
     /// Flushes that were sent to the host.
     pub(crate) flushes: u64,
-    /// The most callers that one host flush was sent for.
+    /// The largest number of callers that one host flush was sent for.
     pub(crate) largest_batch: usize,
     /// Flushes that the host failed.
     pub(crate) errors: u64,
@@ -26,18 +26,18 @@ pub(crate) struct Stats {
     pub(crate) recoveries: u64,
     /// Flushes that were lost to a reset, or used up by a late answer; their memory was given up.
     pub(crate) lost: u64,
-    /// How long the host took to answer.
+    /// The histogram of the host's answer times.
     latency: [u64; BUCKETS],
 }
 
 impl Stats {
-    /// A flush was sent for this many callers.
+    /// Counts a flush that was sent for `callers` callers.
     pub(crate) fn sent(&mut self, callers: usize) {
         self.flushes += 1;
         self.largest_batch = self.largest_batch.max(callers);
     }
 
-    /// The host has answered, after `latency`.
+    /// Counts an answer of the host.
     pub(crate) fn answered(&mut self, latency: Delta) {
         let micros = latency.as_micros_ceil().max(0) as u64;
         let bucket = (u64::BITS - micros.leading_zeros()) as usize;
@@ -45,7 +45,7 @@ impl Stats {
         self.latency[bucket.min(BUCKETS - 1)] += 1;
     }
 
-    /// One counter a line, and the histogram as far as it is not empty.
+    /// Writes one counter per line, and the buckets that are not empty.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "callers: {}", self.callers)?;
         writeln!(f, "host_flushes: {}", self.flushes)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver's trace events. They cost a jump over them while they are off.
+//! The driver's trace events. While they are off, each costs a jump.
 //!
 //! C header: [`include/trace/events/virtio_pmem.h`](srctree/include/trace/events/virtio_pmem.h)
 

@@ -2,8 +2,8 @@
 
 //! Driver for virtio-pmem devices.
 //!
-//! The memory of such a device is a file of the host, mapped into the guest. Stores land in the
-//! host's page cache; a FLUSH on the device's one virtqueue has the host write them back. This
+//! The memory of such a device is a file of the host, mapped into the guest. Stores go to the
+//! host's page cache; a FLUSH on the device's one virtqueue makes the host write them back. This
 //! driver makes the memory a region of libnvdimm and provides its flush.
 //!
 //! Specification: Virtual I/O Device (VIRTIO) Version 1.3, section 5.19 "PMEM Device".
@@ -12,7 +12,7 @@
 #![crate_name = "virtio_pmem_rust"]
 
 mod callers;
-// The file is also compiled by a host crate, and there it is public.
+// The file is also compiled by the model's crate, where it is public.
 #[allow(dead_code, unreachable_pub)]
 mod engine;
 mod flush;
@@ -64,14 +64,14 @@ kernel::module_virtio_driver! {
     params: {
         timeout: u32 {
             default: 600,
-            description: "Seconds without progress that end a removal, a suspend or a reset",
+            description: "Seconds that a removal, a suspend or a reset waits without progress",
         },
     },
 }
 
-/// The module's parameter, with which each device begins.
+/// Returns the module's parameter, the initial limit of each device.
 ///
-/// A host may have tens of GiB to write back for one flush, or limit their rate.
+/// For one flush a host may have to write back tens of GiB, or it may limit the rate of flushes.
 fn timeout_secs() -> u32 {
     module_parameters::timeout.value().max(1)
 }
@@ -80,7 +80,7 @@ struct VirtioPmem;
 
 /// A bound device.
 struct Device {
-    /// Dropped before the flush path: without it there are no new callers.
+    /// Dropped before the flush path: then there are no new callers.
     bus: Option<Bus<FlushPath>>,
     running: Running,
 }
@@ -92,7 +92,7 @@ impl Device {
             .flags(RegionFlag::Pagemap | RegionFlag::Async);
 
         let lifecycle = Lifecycle::new(vdev)?;
-        // Callers can come as soon as there is a region, so everything they need comes before.
+        // Callers can come as soon as there is a region, so the device is started first.
         lifecycle.start(vdev)?;
         let running = Running(lifecycle);
 
@@ -154,16 +154,16 @@ impl virtio::Driver for VirtioPmem {
     fn remove<'bound>(vdev: &'bound virtio::Device<Core<'_>>, mut data: Pin<KBox<Device>>) {
         let running = &data.running.0;
 
-        // Breaking a device calls nothing back.
+        // No callback reports a device that was broken.
         running.flush.give_up_if_broken();
         running.recover(vdev);
 
-        // The block layer's last write-back needs the flush path. While this task sleeps in it, a
-        // host that does not answer must be given up from elsewhere.
+        // The block layer's last write-back needs the flush path. While this task sleeps in it, the
+        // watchdog gives up on a host that does not answer.
         running.watchdog.start(Subject::Removal, Expiry::GiveUp);
         drop(data.bus.take());
 
-        // With the data, the flush path ends.
+        // This ends the flush path.
         drop(data);
     }
 
@@ -197,7 +197,7 @@ impl virtio::Driver for VirtioPmem {
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        // This cannot be refused.
+        // A reset cannot be refused.
         data.running.0.prepare_reset(vdev);
         Ok(())
     }
@@ -210,8 +210,8 @@ impl virtio::Driver for VirtioPmem {
     }
 
     fn shutdown<'bound>(vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
-        // Callers that still come wait until the machine is off. To fail would be worse: a file
-        // system would record an error, and that reaches the memory without any flush.
+        // Later callers wait until the machine is off. An error would be worse: a file system would
+        // record it, and that record reaches the memory without a flush.
         data.running.0.shut_down(vdev);
     }
 }

@@ -2,8 +2,8 @@
 /*
  * Trace events of the virtio-pmem driver in Rust.
  *
- * A caller's life: it arrives and waits for a batch, a flush is sent to the host for the whole
- * batch, the host answers it, and the callers of the batch are completed.
+ * A caller arrives and joins a batch, a flush is sent to the host for the batch, the host answers
+ * it, and the callers of the batch are completed.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM virtio_pmem
