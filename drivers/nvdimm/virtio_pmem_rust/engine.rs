@@ -239,7 +239,7 @@ pub struct Engine<B> {
     waiting: B,
     /// Callers of the flush that was sent last, until it is answered or a reset loses it.
     in_flight: B,
-    /// A flush was lost to a reset, and the host may yet answer it.
+    /// A flush was lost to a reset or a late answer, and the host may still answer it.
     lost: bool,
     /// The host is to be notified of the request in the ring.
     notify: bool,

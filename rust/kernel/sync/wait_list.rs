@@ -166,7 +166,7 @@ impl WaitList {
     ///
     /// # Context
     ///
-    /// May sleep. No spinlock that was taken before the call may be held.
+    /// May sleep. The caller must not hold a spinlock.
     ///
     /// # Examples
     ///

@@ -381,7 +381,7 @@ impl Device<Core<'_>> {
             ctx: false,
         });
 
-        // SAFETY: Both arrays have `N` entries; the names are static, as the core keeps them.
+        // SAFETY: Both arrays have `N` entries; the names are static, because the core keeps them.
         to_result(unsafe {
             bindings::virtio_find_vqs(raw, N as u32, vqs.as_mut_ptr(), info.as_mut_ptr())
         })?;

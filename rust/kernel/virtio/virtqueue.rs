@@ -72,7 +72,8 @@ impl<B: Buffer> Virtqueue<B> {
         }
     }
 
-    /// Adds `buffer` to the queue. It is made available to the device by [`kick`](Self::kick).
+    /// Makes `buffer` available to the device, which may use it at once, or only after a
+    /// [`kick`](Self::kick).
     ///
     /// A full queue is not notified, unlike by C's `virtqueue_add_sgs()`: for some devices a
     /// notification without a new buffer is an error.
@@ -164,8 +165,8 @@ impl<B: Buffer> Virtqueue<B> {
         NonNull::new(token).map(|token| (unsafe { B::from_raw(token) }, len))
     }
 
-    /// Makes the added buffers available, and notifies the device unless it has suppressed
-    /// notifications. To be called only after a buffer was added.
+    /// Notifies the device of the added buffers, unless it has suppressed notifications. To be
+    /// called only after a buffer was added.
     ///
     /// Returns `false` if the queue is broken or the notification failed; a queue whose
     /// notification failed is broken from then on. Any context.
@@ -175,8 +176,8 @@ impl<B: Buffer> Virtqueue<B> {
         unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) }
     }
 
-    /// The first half of [`kick`](Self::kick): makes the added buffers available and returns
-    /// whether the device is to be notified, by a [`notifier`](Self::notifier). Any context.
+    /// The first half of [`kick`](Self::kick): returns whether the device is to be notified of the
+    /// added buffers, by a [`notifier`](Self::notifier). Any context.
     #[must_use = "if `true`, a notification is to follow"]
     pub fn kick_prepare(&mut self) -> bool {
         // SAFETY: The queue is valid and used from here only.

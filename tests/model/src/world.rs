@@ -200,8 +200,7 @@ impl<F: UnderTest> World<F> {
         can(Close, bound && !self.closing);
         can(Removed, self.closing && self.engine.real().is_idle());
         can(RemovedByForce, self.closing);
-        // The next driver has no record of a flush that is still to be answered, and of its
-        // mapping.
+        // The next driver has no record that an answer may come to a request that is not mapped.
         let left = if host.setup.mapped { 0 } else { LATE - 1 };
         can(Rebind, !bound && host.flushes() <= left);
         events
