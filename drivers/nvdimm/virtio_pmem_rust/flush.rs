@@ -219,7 +219,7 @@ impl FlushPath {
         if expects_answer {
             left = closed.get().map(|(request, len)| (request, Some(len)));
             // Without a mapping the response can be read even if there is no used element for it.
-            // With one, the request stays in the queue and mapped.
+            // With one, the request stays in the queue and mapped (R7).
             if left.is_none() && responses == Responses::Direct {
                 left = closed.next().map(|request| (request, None));
             }

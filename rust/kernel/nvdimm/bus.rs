@@ -40,7 +40,7 @@ pub struct BusDesc {
 ///   control device holds no reference: each request looks up the bus by number, and the removal
 ///   waits for the requests that have found it.
 ///
-/// So after [`Bus::unregister`], no provider is called any more. Only then the bus drops its
+/// So after [`Bus::unregister`], no provider is called any more. Only then does the bus drop its
 /// references to the providers. It does **not** wait for bios that a provider has
 /// [taken](super::BioOffer::take) and not completed yet. The block layer does not count them, and
 /// they may outlive the region and the block device: the provider has to keep track of them.
@@ -52,7 +52,7 @@ pub struct BusDesc {
 ///
 /// - `self.bus` is a registered bus that only `self` unregisters, and libnvdimm's own driver is
 ///   bound to it.
-/// - `self.desc` is its descriptor, which is not written to while the bus is registered.
+/// - `self._desc` is its descriptor, which is not written to while the bus is registered.
 /// - `self.providers` holds the provider of each region that was created.
 ///
 /// # Examples

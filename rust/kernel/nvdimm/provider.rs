@@ -80,8 +80,8 @@ pub trait RegionProvider: Send + Sync + 'static {
     /// Write-back may depend on it, so its allocations must not wait for I/O.
     fn flush(&self) -> Result;
 
-    /// Makes all stores durable that were done before the call. If the bio has data, it has
-    /// `REQ_FUA`, and its own stores are among them; otherwise it has `REQ_PREFLUSH`, or both.
+    /// Makes all stores durable that were done before the call. A bio with data has `REQ_FUA`, and
+    /// its own stores are among them; one without has `REQ_PREFLUSH`. Both flags may be set.
     ///
     /// The provider either [takes](BioOffer::take) the bio and completes it later, or answers at
     /// once and leaves the bio to its submitter. The default waits in [`RegionProvider::flush`].

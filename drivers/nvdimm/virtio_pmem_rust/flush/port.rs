@@ -190,7 +190,7 @@ impl DevicePort {
         (outcome, ended)
     }
 
-    /// Notes an answer.
+    /// Records an answer.
     fn answered(&mut self, used: Used) {
         if cfg!(CONFIG_DEBUG_FS) {
             self.stats.answered(self.sent.elapsed());
