@@ -139,8 +139,8 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// [`EIO`] if the device was given up before, [`EINVAL`] if the queue is too small for a request,
-    /// and what the transport returns.
+    /// [`EIO`] if the device was given up before, [`EINVAL`] if the queue is too small for a
+    /// request, and what the transport returns.
     pub(crate) fn start(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
         // Callers, and write-back among them, may be waiting.
         let _noio = NoIo::new();
