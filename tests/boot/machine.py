@@ -283,7 +283,7 @@ SCRIPT
         self.sh("dmesg -c >/dev/null")
 
 
-# A test under each driver: what holds for the driver in C, too, is a fair demand.
+# A test of both drivers: one that the driver in C passes asks for nothing new.
 both_drivers = pytest.mark.parametrize("driver", list(DRIVERS))
 
 # The same for tests that share a guest, and for promises of the Rust driver alone.

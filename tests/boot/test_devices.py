@@ -87,7 +87,7 @@ def test_variant(boot, name):
 
 
 def test_variant_c(boot):
-    """The C driver passes the same test, so the test is no invention of the Rust driver's."""
+    """The driver in C passes the same test."""
     check_variant(boot, VARIANTS["default"], "c")
 
 
