@@ -103,22 +103,40 @@ def end(process, signalled):
             process.kill()
 
 
+@contextlib.contextmanager
+def without_sigterm():
+    """Hold a SIGTERM back until the end, so that a tool that has just been started is not lost."""
+    if threading.current_thread() is not threading.main_thread():  # only that handles signals
+        yield
+        return
+    arrived = []
+    handler = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    if arrived:
+        signal.raise_signal(arrived[0])
+
+
 def run(command, log, *, cwd=None, env=None, append=False):
     """Run a command with its output in a log; show the log's end if the command fails."""
     with open(log, "ab" if append else "wb") as out:
         out.write(("$ " + " ".join(map(str, command)) + "\n").encode())
         out.flush()
+        process = None
         try:
-            process = subprocess.Popen(
-                [str(word) for word in command], cwd=cwd, env=environment() | (env or {}),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            )
+            with without_sigterm():
+                process = subprocess.Popen(
+                    [str(word) for word in command], cwd=cwd, env=environment() | (env or {}),
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                )
+            status = process.wait()
         except FileNotFoundError as error:
             raise Trouble(f"{command[0]} is not installed") from error
-        try:
-            status = process.wait()
         except KeyboardInterrupt as interrupt:
-            end(process, signalled=not interrupt.args)
+            if process:
+                end(process, signalled=not interrupt.args)
             raise
     if status:
         words = " ".join(map(str, command[:3]))

@@ -120,14 +120,24 @@ def test_an_error_of_the_system_is_no_traceback(monkeypatch, capsys):
 # A tool that needs some time to clean up.
 TOOL = "trap 'sleep 0.2; echo ended >end; kill $!; exit' TERM; sleep 600 & echo >begin; wait"
 PROGRAM = f"""
+import subprocess, time
 import steps
+
+class Popen(subprocess.Popen):
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        time.sleep(DELAY)
+
+subprocess.Popen = Popen
 steps.main(lambda: steps.run(["sh", "-c", {TOOL!r}], "log"))
 """
 
 
-def test_a_terminated_run_waits_for_its_tool(tmp_path):
+@pytest.mark.parametrize("delay", [0, 1])
+def test_a_terminated_run_waits_for_its_tool(tmp_path, delay):
+    """Also when the signal arrives while the tool is being started."""
     environment = os.environ | {"PYTHONPATH": str(settings.ROOT / "scripts")}
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path,
+    with subprocess.Popen([sys.executable, "-c", f"DELAY = {delay}\n{PROGRAM}"], cwd=tmp_path,
                           env=environment) as process:
         limit = time.monotonic() + 120
         while not (tmp_path / "begin").exists():
