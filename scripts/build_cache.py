@@ -19,6 +19,7 @@ import steps
 import toolchain
 
 NEWEST = 4  # archives that are kept of each name
+RECIPE = 1  # raise it when the tools build the same inputs in another way
 STAMP = ".built"
 
 
@@ -29,7 +30,7 @@ def key(kdir, tools, *parts):
     """
     if settings.get("KDIR"):
         return None
-    inputs = (kernel_source.digest(kdir), toolchain.versions(tools), parts)
+    inputs = (RECIPE, kernel_source.digest(kdir), toolchain.versions(tools), parts)
     return hashlib.sha256(repr(inputs).encode()).hexdigest()
 
 

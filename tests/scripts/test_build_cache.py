@@ -126,6 +126,8 @@ def test_the_key_depends_on_tools_and_configuration(monkeypatch, tree):
     assert one == build_cache.key(tree("two"), TOOLS, "CONFIG_A=y")
     assert one != build_cache.key(path, TOOLS, "CONFIG_A=m")
     assert one != build_cache.key(path, TOOLS | {"RUSTC": "other"}, "CONFIG_A=y")
+    monkeypatch.setattr(build_cache, "RECIPE", 0)
+    assert one != build_cache.key(path, TOOLS, "CONFIG_A=y")
     monkeypatch.setenv("KDIR", str(path))
     assert build_cache.key(path, TOOLS, "CONFIG_A=y") is None
 
