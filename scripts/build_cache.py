@@ -18,7 +18,7 @@ import settings
 import steps
 import toolchain
 
-NEWEST = 4  # archives that are kept of each name
+NEWEST = 8  # archives that are kept of each name
 RECIPE = 1  # raise it when the tools build the same inputs in another way
 STAMP = ".built"
 
