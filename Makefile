@@ -103,6 +103,12 @@ bench:
 lint:
 	$(tool)lint.py
 
+#:   rust-analyzer  write rust-project.json, and compile_commands.json for clangd: an editor finds
+#:               its way through these files and into the kernel (minutes)
+.PHONY: rust-analyzer
+rust-analyzer:
+	$(tool)editor.py
+
 #:   bump        try Debian's newest kernel source, and pin it (scripts/kernel.pin) if the driver
 #:               works there
 .PHONY: bump
@@ -112,4 +118,4 @@ bump:
 #:   clean       remove build/ with the kernel source in it; downloads and finished kernels stay
 #:               in the cache
 clean:
-	rm -rf build
+	rm -rf build rust-project.json compile_commands.json
