@@ -31,9 +31,9 @@ MODULE = re.compile(r"^((?:#\[.*\]\n)*)((?:pub(?:\([^)]*\))? )?)mod (\w+);$", re
 class Overlay:
     """The new files, which are in the repository and as copies in a kernel tree."""
 
-    def __init__(self, kdir, root=settings.ROOT):
-        self.kdir, self.root = kdir, root
-        self.names = set(graft.new_files(root))
+    def __init__(self, kdir):
+        self.kdir, self.root = kdir, settings.ROOT
+        self.names = set(graft.new_files())
 
     def ours(self, path):
         """Return the repository's file of a copy, or None for a file of the kernel."""
