@@ -17,12 +17,16 @@ import graft
 import kernel
 import kernel_source
 import kunit
+import packages
 import settings
 import steps
 import toolchain
 
 # Whose C files count, the best first.
 BUILDS = (*kernel.KERNELS, "kunit")
+
+# The directories with C files and Rust crates of ours.
+OBJECTS = ("drivers/nvdimm/", "drivers/virtio/", "rust/")
 
 # A new module in one of the kernel's files, with its attributes.
 MODULE = re.compile(r"^((?:#\[.*\]\n)*)((?:pub(?:\([^)]*\))? )?)mod (\w+);$", re.M)
@@ -139,17 +143,19 @@ def described(kdir, out):
 
 
 def prepare():
-    """Build the kernel crate; return the overlay, the kernel's project and compile commands."""
-    out = settings.out("kunit")
-    if not out.exists():
-        kunit.run()
+    """Build the objects of the Rust project; return the overlay, the kernel's files, the builds."""
     kernel_source.given()  # fail early
     with steps.alone():
         kdir = kernel_source.tree()
+        packages.need("build")
         tools = toolchain.ready(kdir) | {"ARCH": "um"}
-        with steps.step("kernel crate (UML)"):
-            steps.run([*kernel.make_command(kdir, out, tools), "olddefconfig", "prepare",
-                       "rust-analyzer"], steps.log_path("editor"))
+        out, log = settings.out("kunit"), steps.log_path("editor")
+        out.mkdir(parents=True, exist_ok=True)
+        with steps.step("the driver and its tests (UML)"):
+            steps.run(kunit.configured("config", kdir, out, tools), log, cwd=kdir)
+            make = kernel.make_command(kdir, out, tools)
+            steps.run([*make, "prepare"], log, append=True)
+            steps.run([*make, "rust-analyzer", *OBJECTS], log, append=True)
         builds = [described(kdir, folder) for folder in map(settings.out, BUILDS)
                   if folder.exists()]
         return (Overlay(kdir.resolve()), json.loads((out / "rust-project.json").read_text()),

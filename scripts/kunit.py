@@ -46,15 +46,22 @@ def command(action, out):
             "--build_dir", out]
 
 
-def provide(name, kdir, out, tools, parts, *, config=(), make=()):  # pylint: disable=too-many-arguments
-    """Provide parts of a UML kernel with the tests, with more for its configuration and make."""
-    words = [*command("build", out), "--jobs", os.cpu_count()]
+def configured(action, kdir, out, tools, *, config=(), make=()):
+    """Return kunit.py's command line for an action that configures the kernel."""
+    words = command(action, out)
     for path in CONFIGS:
         words += ["--kunitconfig", path]
     for line in config:
         words += ["--kconfig_add", line]
     for word in (*toolchain.build_variables(kdir, out, tools), *make):
         words += ["--make_options", word]
+    return words
+
+
+def provide(name, kdir, out, tools, parts, *, config=(), make=()):  # pylint: disable=too-many-arguments
+    """Provide parts of a UML kernel with the tests, with more for its configuration and make."""
+    words = [*configured("build", kdir, out, tools, config=config, make=make),
+             "--jobs", os.cpu_count()]
 
     def build():
         with steps.step(f"build {name} (UML)"):
