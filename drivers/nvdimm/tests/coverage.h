@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-#ifndef _TESTS_KUNIT_COVERAGE_H
-#define _TESTS_KUNIT_COVERAGE_H
+#ifndef _COVERAGE_H
+#define _COVERAGE_H
 
 #include <linux/compiler.h>
 

@@ -63,7 +63,7 @@ static void freeze_is_refused_without_answer(struct kunit *test)
 	late = pmem_writer(pmem);
 	KUNIT_EXPECT_LT(test, pmem_end_alone(freeze), 0);
 
-	/* The device works on. */
+	/* The device stays in use. */
 	pmem_answer(pmem, request, 0);
 	pmem_ends(early, 0);
 	pmem_serve(pmem, late);

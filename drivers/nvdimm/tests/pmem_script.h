@@ -18,8 +18,8 @@
  * caller that it ends once, and that it succeeds only after the host has reported success for a
  * flush that was made available after the caller arrived.
  */
-#ifndef _TESTS_KUNIT_PMEM_SCRIPT_H
-#define _TESTS_KUNIT_PMEM_SCRIPT_H
+#ifndef _PMEM_SCRIPT_H
+#define _PMEM_SCRIPT_H
 
 #include "fake_virtio.h"
 

@@ -26,7 +26,7 @@ pub(crate) struct Callers {
     pub(crate) waiters: WaitList,
     /// Bios with FUA.
     pub(crate) fua_bios: BioList,
-    /// Bios without data.
+    /// Bios without FUA, which have no data.
     pub(crate) flush_bios: BioList,
 }
 

@@ -98,7 +98,7 @@ pub trait Join<C>: Batch {
 /// What the engine needs of the driver. All calls are made under the driver's lock.
 pub trait Port<B> {
     /// Sets the response to [`UNANSWERED`] (R3) and adds the request to the queue, for `batch`.
-    /// Returns whether the host wants to be notified of it.
+    /// Returns whether the host is to be notified of it.
     fn add(&mut self, batch: &B) -> Result<bool, NotSent>;
 
     /// Takes the request back from the queue, if there is a used element. Called only while the
@@ -207,7 +207,7 @@ enum Use {
 /// The state of the ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Ring {
-    /// Empty, and the host has no answer to give.
+    /// It has no request, and no used element was found in it.
     #[default]
     Idle,
     /// It has the request of the flush in flight.
@@ -506,7 +506,8 @@ impl<B: Batch> Engine<B> {
         self.usage != Use::Serving
     }
 
-    /// The driver has completed so many of the callers that it got by [`Port::end()`].
+    /// Subtracts `callers` callers, returned by [`Port::end()`], that the driver has completed or is
+    /// about to complete.
     pub fn completed(&mut self, callers: usize) {
         debug_assert!(callers <= self.callers);
         self.callers = self.callers.saturating_sub(callers);

@@ -8,9 +8,11 @@
 //! one itself; the queue's callback ends the batch that was answered and sends the next flush.
 //!
 //! Three steps follow without the lock, in this order. The host is notified, which may take an exit
-//! from the guest. Sleeping callers are woken. Bios without data are completed: a task sleeps until
-//! then, too. Bios with FUA are completed in order by a work item on the device's ordered queue,
-//! which makes progress under memory pressure: their completion can start much work. Nothing is
+//! from the guest. Sleeping callers are woken. Bios without FUA, which have no data, are completed:
+//! a task sleeps until then, too.
+//!
+//! Bios with FUA are left to a work item on the device's ordered queue, which completes them in
+//! order and makes progress under memory pressure: their completion can start much work. Nothing is
 //! allocated on the way.
 
 mod faults;
@@ -174,7 +176,7 @@ impl FlushPath {
     }
 
     /// Sends nothing more and waits for the answer to the flush in flight, unless `is_hopeless`
-    /// returns that it cannot come. The device has to be watched. May sleep.
+    /// returns true: then it cannot come. The device has to be watched. May sleep.
     ///
     /// # Errors
     ///

@@ -140,7 +140,7 @@ impl Lifecycle {
     /// # Errors
     ///
     /// [`EIO`] if the device was given up before, [`EINVAL`] if the queue is too small for a
-    /// request, and what the transport returns.
+    /// request, [`ENOMEM`] if there is no memory, and what the transport returns.
     pub(crate) fn start(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
         // Callers, and write-back among them, may be waiting.
         let _noio = NoIo::new();
@@ -157,7 +157,8 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Recovers a device that needs it, for the removal, which the work item cannot do. May sleep.
+    /// Recovers a device that needs it. For the removal, whose lock keeps the work item from doing
+    /// it. May sleep.
     pub(crate) fn recover(&self, vdev: &virtio::Device<Core<'_>>) {
         self.recover.recover(vdev);
     }

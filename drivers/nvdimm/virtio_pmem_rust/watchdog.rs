@@ -84,7 +84,7 @@ pub(crate) enum Expiry {
 pub(crate) enum Verdict {
     Fine,
     /// There was no progress for this many seconds, half of the limit that follows or more.
-    /// Returned once for each time without an answer.
+    /// Returned once until the next answer.
     Slow(Subject, u32, u32),
     GiveUp,
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* The host's side of the fake virtio device's rings; private to the device. */
-#ifndef _TESTS_KUNIT_FAKE_RING_H
-#define _TESTS_KUNIT_FAKE_RING_H
+#ifndef _FAKE_RING_H
+#define _FAKE_RING_H
 
 #include "fake_virtio.h"
 

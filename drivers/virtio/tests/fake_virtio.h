@@ -20,8 +20,8 @@
  * All functions are for the test's own task and may sleep, unless noted otherwise. A device that is
  * still plugged at the end of a test is unplugged.
  */
-#ifndef _TESTS_KUNIT_FAKE_VIRTIO_H
-#define _TESTS_KUNIT_FAKE_VIRTIO_H
+#ifndef _FAKE_VIRTIO_H
+#define _FAKE_VIRTIO_H
 
 #include <kunit/test.h>
 #include <linux/completion.h>

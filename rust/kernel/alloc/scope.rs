@@ -13,7 +13,8 @@ use crate::{
 /// dropped (`memalloc_noio_save()`).
 ///
 /// For code on which I/O may be waiting, and that calls functions that allocate with `GFP_KERNEL`.
-/// Scopes nest; one that is leaked stays in force. Process context.
+/// Scopes nest, and must be dropped in reverse order; one that is leaked stays in force. Process
+/// context.
 ///
 /// # Examples
 ///
@@ -53,7 +54,7 @@ impl Default for NoIo {
 impl Drop for NoIo {
     fn drop(&mut self) {
         // SAFETY: `flags` is from `memalloc_noio_save()`, called by the same task since the type is
-        // not `Send`. Out-of-order drops only leave the restriction in force for longer.
+        // not `Send`. If an outer scope is dropped first, the restriction ends with it.
         unsafe { bindings::memalloc_noio_restore(self.flags) };
     }
 }

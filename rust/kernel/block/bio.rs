@@ -73,8 +73,9 @@ impl Bio {
     ///
     /// - `bio` must point at a valid `struct bio` that was submitted, or initialised by its owner,
     ///   and has not been completed.
-    /// - The caller gives up the bio: it must not be completed or written to, nor its `bi_next` be
-    ///   used, until the returned [`Bio`] was completed or given away by [`Bio::into_raw`].
+    /// - The caller gives up the bio: only through the returned [`Bio`] may it be completed or
+    ///   written to, or its `bi_next` be used, until that was completed or given away by
+    ///   [`Bio::into_raw`].
     #[inline]
     pub unsafe fn from_raw(bio: NonNull<bindings::bio>) -> Self {
         // INVARIANT: By the safety requirements of this function.

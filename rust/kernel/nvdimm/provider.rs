@@ -81,7 +81,7 @@ pub trait RegionProvider: Send + Sync + 'static {
     fn flush(&self) -> Result;
 
     /// Makes all stores durable that were done before the call. A bio with data has `REQ_FUA`, and
-    /// its own stores are among them; one without has `REQ_PREFLUSH`. Both flags may be set.
+    /// its own stores are among them; one without has `REQ_PREFLUSH`, `REQ_FUA` or both.
     ///
     /// The provider either [takes](BioOffer::take) the bio and completes it later, or answers at
     /// once and leaves the bio to its submitter. The default waits in [`RegionProvider::flush`].

@@ -195,8 +195,8 @@ pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
     }
 }
 
-/// Takes the queues that are left off the device's list: the core or the next driver would use
-/// them again, or delete them while they have an owner.
+/// Removes the remaining queues from the device's list: the core or the next driver would use them
+/// again, or delete them while they have an owner.
 fn unlink_queues(vdev: &Device<CoreInternal<'_>>) {
     let raw = vdev.as_raw();
 

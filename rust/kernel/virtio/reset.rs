@@ -4,8 +4,9 @@
 //!
 //! A function reset calls the driver twice. Between the calls it holds the lock of the transport's
 //! device, but not that of the virtio device. An unbind at that time would find a stopped device,
-//! with callers that wait for it, and the reset could not end, because that needs the lock of the
-//! unbind. So an unbind first waits for the end of the reset, which needs no lock.
+//! with callers that wait for it. If the end of the reset took the virtio device's lock, it would
+//! wait for the unbind, and the unbind for it. So an unbind first waits for the end of the reset,
+//! which takes no lock.
 
 use crate::{
     prelude::*,

@@ -40,7 +40,7 @@ pub enum How {
 pub struct Setup {
     /// The ring is packed, otherwise split.
     pub packed: bool,
-    /// The driver names the used element for which it wants an interrupt.
+    /// The driver names the used element for which it requests an interrupt.
     pub event_idx: bool,
     /// Requests are mapped while they are in the ring.
     pub mapped: bool,
@@ -101,7 +101,7 @@ struct Ring {
     /// The lengths of the used elements that the driver has not taken, from the position at which
     /// it takes the next one. In a packed ring a request that was added there overwrites them.
     used: VecDeque<Option<u32>>,
-    /// The used element for which the driver wants an interrupt, counted as above.
+    /// The used element for which the driver has requested an interrupt, counted as above.
     event: usize,
     /// There was an interrupt, and no callback since.
     interrupt: bool,

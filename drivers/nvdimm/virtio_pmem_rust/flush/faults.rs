@@ -13,7 +13,7 @@ use kernel::{
     time::msecs_to_jiffies, //
 };
 
-/// The faults of one device: off, until a file of its in debugfs is written.
+/// The faults of one device: off, until its file in debugfs is written.
 pub(super) struct Faults {
     /// Callers that arrive while a flush is in flight are acknowledged with it, which violates R1.
     early_ack: Atomic<u32>,

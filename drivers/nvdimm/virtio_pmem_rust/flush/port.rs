@@ -91,7 +91,7 @@ impl Complaint {
 pub(super) struct Outcome {
     done: WaitList,
     failed: WaitList,
-    /// Bios without data, with their status.
+    /// Bios without FUA, with their status.
     flush_bios: BioList,
     pub(super) complaint: Option<Complaint>,
 }

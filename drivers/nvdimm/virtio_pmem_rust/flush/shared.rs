@@ -127,8 +127,8 @@ impl Shared {
         self.update(fail).1
     }
 
-    /// Waits until `condition` holds, or `is_hopeless`, called without the lock, returns that it
-    /// cannot hold any more. The device has to be watched
+    /// Waits until `condition` holds, or `is_hopeless`, called without the lock, returns true
+    /// because it cannot hold any more. The device has to be watched
     /// ([`FlushPath::watch`](super::FlushPath::watch)). May sleep.
     ///
     /// # Errors
