@@ -92,10 +92,16 @@ def touched(patches):
                    for name in re.findall(r"^(?:---|\+\+\+) [ab]/([^\t\n]+)", text, flags=re.M)})
 
 
+def by_file(patches):
+    """Split patches into their parts for single files, as ((patch, file), text) pairs."""
+    return [((name, touched([[name, part]])[0]), part) for name, text in patches
+            for part in re.split(r"^(?=--- [ab]/)", text, flags=re.M)[1:]]
+
+
 def run_patch(folder, text, *options):
     """Run patch(1) in a folder; return whether it succeeded, and its output.
 
-    Unlike git apply, patch(1) works in any folder, whatever checkout that is a part of.
+    Unlike git apply, patch(1) works in any folder, whichever checkout contains it.
     """
     try:
         done = subprocess.run(
@@ -152,7 +158,8 @@ class Tree:
         """Return whether the tree's file is our link, or has a content that we copied."""
         path = self.path / name
         if path.is_symlink():
-            return path.readlink() == self.overlay / name
+            # A noted link may lead to where the overlay was.
+            return path.readlink() == self.overlay / name or self.copied.get(name, "") is None
         there = digest(read(path))
         return there in (None, self.copied.get(name), digest(read(self.overlay / name)))
 
@@ -185,7 +192,7 @@ class Tree:
         """Copy or link a new file."""
         source, target = self.overlay / name, self.path / name
         if link:
-            if not target.is_symlink():
+            if not target.is_symlink() or target.readlink() != source:
                 target.unlink(missing_ok=True)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(source)
@@ -213,13 +220,21 @@ class Tree:
                 data = read(self.path / name)
                 if data is not None:
                     write(folder / name, data)
-            for name, text in reversed(self.patches):
-                # A tree that was reset does not have the patch any more.
-                if run_patch(folder, text, "--reverse", "--dry-run")[0]:
-                    run_patch(folder, text, "--reverse")
-                elif not run_patch(folder, text, "--dry-run")[0]:
-                    raise GraftError(f"patches/{name} can be neither taken back nor applied: "
-                                     f"restore {', '.join(touched([[name, text]]))}")
+            # File by file: an interrupted run has replaced some.
+            new = dict(by_file(wanted))
+            for (name, file), text in reversed(by_file(self.patches)):
+                # The tree may have been edited as the patch was.
+                for part in (text, new.get((name, file), text)):
+                    if run_patch(folder, part, "--reverse", "--dry-run")[0]:
+                        run_patch(folder, part, "--reverse")
+                        break
+                else:
+                    # A tree that was reset does not have the patch any more.
+                    if not run_patch(folder, text, "--dry-run")[0]:
+                        raise GraftError(
+                            f"{self.path / file} fits patches/{name} neither with nor without it: "
+                            "restore the file (git checkout), or start from a fresh source"
+                        )
             for name, text in wanted:
                 if not touched([[name, text]]):
                     raise GraftError(f"patches/{name} changes nothing")

@@ -5,6 +5,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import config
 import graft
 import kernel as kernels
 import kernel_source
@@ -52,11 +53,9 @@ def clippy(kdir, tools):
     out, log = settings.out("clippy"), steps.log_path("clippy")
     out.mkdir(parents=True, exist_ok=True)
     make = kernels.make_command(kdir, out, tools)
-    kernels.config.merge("clippy", out, make)
-    targets = ["rust/kernel.o", "drivers/nvdimm/virtio_pmem_rust/"]
-    if (settings.ROOT / "samples/rust").exists():
-        targets.append("samples/rust/")
-    steps.run([*make, "CLIPPY=1", *targets], log)
+    config.merge("clippy", out, make)
+    steps.run([*make, "CLIPPY=1", "rust/kernel.o", "drivers/nvdimm/virtio_pmem_rust/",
+               "samples/rust/"], log)
     if re.search(r"^warning\b", log.read_text(errors="replace"), re.M):
         raise steps.Trouble(f"clippy warns\n{steps.tail(log)}")
 

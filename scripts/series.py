@@ -111,12 +111,16 @@ def shares(wanted, names):
 
 
 def git(folder, *words, **options):
-    """Run git in a folder, with an identity of the project."""
+    """Run git in a folder, as the project."""
+    # Neither a hook's repository nor the user's settings count.
+    environment = {name: value for name, value in steps.environment().items()
+                   if not name.startswith("GIT_")}
+    environment |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     author = re.fullmatch(r"(.*) <(.*)>", commits()[0].author)
     done = subprocess.run(
         ["git", "-c", f"user.name={author[1]}", "-c", f"user.email={author[2]}",
-         "-c", "commit.gpgsign=false", "-c", "gc.auto=0", "-C", folder, *words],
-        capture_output=True, text=True, check=False, env=steps.environment(), **options,
+         "-c", "gc.auto=0", "-C", folder, *words],
+        capture_output=True, text=True, check=False, env=environment, **options,
     )
     if done.returncode:
         raise steps.Trouble(f"git {words[0]}: {done.stderr or done.stdout}")
@@ -127,6 +131,9 @@ def make_mails(tree, out):
     """Write the mails: commit after commit in a repository of the touched files alone."""
     wanted = commits()
     brings = shares(wanted, graft.new_files())
+    if there := [name for name, text in graft.series() if [name, text] not in tree.patches]:
+        raise steps.Trouble(f"{tree.path} has these patches already: {', '.join(there)}; remove "
+                            "them from patches/")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         git(folder, "init", "-q")
@@ -181,7 +188,7 @@ def recipients(kdir, mails):
     text = steps.output(["perl", "scripts/get_maintainer.pl", "--no-git", "--no-git-fallback",
                          "--no-rolestats", *mails], cwd=kdir)
     if text is None:
-        raise steps.Trouble("get_maintainer.pl fails")
+        raise steps.Trouble(f"scripts/get_maintainer.pl fails in {kdir}")
     return text
 
 

@@ -23,6 +23,13 @@ There was one too few.
 +int more;
  int two;
 """
+TWO_FILES = PATCH + """\
+--- a/block/Makefile
++++ b/block/Makefile
+@@ -1 +1,2 @@
+ obj-y += core.o
++obj-y += more.o
+"""
 
 NEW = ("drivers/nvdimm/ours/main.rs", "drivers/nvdimm/ours/.kunitconfig", "rust/kernel/virtio.rs")
 
@@ -56,6 +63,7 @@ def make_kernel(tmp_path):
         "Kbuild": "obj-y += drivers/\n",
         "scripts/thing": "",
         "block/core.c": "int one;\nint two;\n",
+        "block/Makefile": "obj-y += core.o\n",
         "drivers/nvdimm/Makefile": "obj-y += core.o\n",
         "rust/kernel/lib.rs": "pub mod alloc;\n",
     })
@@ -70,7 +78,7 @@ def make_overlay(tmp_path):
         "README.md": "ours\n",
         "scripts/tool": "ours\n",
         "tests/boot/test_x.py": "ours\n",
-        "patches/0001-more.patch": PATCH,
+        "patches/0001-more.patch": TWO_FILES,
         **{name: f"// {name}\n" for name in NEW},
     })
     return tmp_path / "overlay"
@@ -91,7 +99,8 @@ def test_new_files_and_patches_reach_the_tree_and_nothing_else(kernel, overlay):
     put(kernel, overlay)
     after = contents(kernel)
     assert set(after) - set(before) == {*NEW, graft.MANIFEST}
-    assert {name for name in before if before[name] != after[name]} == {"block/core.c"}
+    assert {name for name in before if before[name] != after[name]} == {"block/core.c",
+                                                                             "block/Makefile"}
     assert after["block/core.c"] == b"int one;\nint more;\nint two;\n"
     assert after[NEW[0]] == f"// {NEW[0]}\n".encode()
 
@@ -201,8 +210,9 @@ def test_lost_note(kernel, overlay):
     assert after == before
 
 
-@pytest.mark.parametrize("at", range(6))
-def test_an_interrupted_graft_is_finished_or_taken_off(kernel, overlay, monkeypatch, at):
+@pytest.mark.parametrize("finish", [False, True])
+@pytest.mark.parametrize("at", range(8))
+def test_an_interrupted_graft_is_finished_or_taken_off(kernel, overlay, monkeypatch, at, finish):
     before = contents(kernel)
     real, left = graft.write, [at]
 
@@ -216,9 +226,10 @@ def test_an_interrupted_graft_is_finished_or_taken_off(kernel, overlay, monkeypa
     with contextlib.suppress(OSError):
         put(kernel, overlay)
     monkeypatch.undo()
-    if at % 2:
+    if finish:
         put(kernel, overlay)
         assert b"more" in contents(kernel)["block/core.c"]
+        assert b"more" in contents(kernel)["block/Makefile"]
     remove(kernel, overlay)
     assert contents(kernel) == before
 
@@ -232,7 +243,7 @@ def test_a_change_made_in_the_tree_is_not_lost(kernel, overlay):
 
 
 def test_a_change_beside_a_patch_survives(kernel, overlay):
-    """A user may go on with a patched file: his lines stay, before and after unapply."""
+    """A user may edit a patched file: the added lines stay, before and after unapply."""
     put(kernel, overlay)
     text = (kernel / "block/core.c").read_text()
     (kernel / "block/core.c").write_text(text + "\n\n\n\nint user;\n")
@@ -275,7 +286,8 @@ def test_patches_on_the_same_file_build_on_each_other(kernel, overlay):
 
 
 def test_a_patch_that_the_kernel_has_is_not_ours_to_take_back(kernel, overlay):
-    fill(kernel, {"block/core.c": "int one;\nint more;\nint two;\n"})
+    fill(kernel, {"block/core.c": "int one;\nint more;\nint two;\n",
+                  "block/Makefile": "obj-y += core.o\nobj-y += more.o\n"})
     before = contents(kernel)
     for _ in range(2):
         put(kernel, overlay)
@@ -313,6 +325,37 @@ def test_a_changed_patch_is_taken_back_and_applied_again(kernel, overlay):
     fill(overlay, {"patches/0001-more.patch": PATCH.replace("more", "less")})
     put(kernel, overlay)
     assert (kernel / "block/core.c").read_text() == "int one;\nint less;\nint two;\n"
+
+
+def test_a_patch_may_be_edited_in_the_tree_and_here_alike(kernel, overlay):
+    put(kernel, overlay)
+    (kernel / "block/core.c").write_text("int one;\nint edited;\nint two;\n")
+    fill(overlay, {"patches/0001-more.patch": TWO_FILES.replace("int more", "int edited")})
+    put(kernel, overlay)
+    assert (kernel / "block/core.c").read_text() == "int one;\nint edited;\nint two;\n"
+    remove(kernel, overlay)
+    assert (kernel / "block/core.c").read_text() == "int one;\nint two;\n"
+
+
+def test_an_edit_of_a_patched_line_is_not_lost(kernel, overlay):
+    put(kernel, overlay)
+    (kernel / "block/core.c").write_text("int one;\nint edited;\nint two;\n")
+    before = snapshot(kernel)
+    for act in (put, remove):
+        with pytest.raises(graft.GraftError, match="block/core.c fits patches/0001.*restore"):
+            act(kernel, overlay)
+        assert snapshot(kernel) == before
+
+
+def test_links_to_a_former_place_of_the_overlay_are_renewed(kernel, overlay):
+    before = contents(kernel)
+    put(kernel, overlay, link=True)
+    overlay = overlay.rename(overlay.with_name("moved"))
+    put(kernel, overlay, link=True)
+    assert all((kernel / name).read_text() == f"// {name}\n" for name in NEW)
+    overlay = overlay.rename(overlay.with_name("again"))
+    remove(kernel, overlay)
+    assert contents(kernel) == before
 
 
 def test_a_tree_that_was_reset_gets_its_patch_again(kernel, overlay):

@@ -9,6 +9,7 @@ from test_graft import PATCH, contents, fill
 import graft
 import series
 import settings
+import steps
 
 ADDS = """\
 From: project <project@example.org>
@@ -76,8 +77,35 @@ def test_mails_make_the_tree(tree, tmp_path):
 def test_bad_series_are_refused_by_name(tree, tmp_path, old, new, word):
     """Each new file belongs to one commit, and each commit has its headers."""
     fill(tree.overlay, {"patches/0002-driver.patch": ADDS.replace(old, new)})
-    with pytest.raises(Exception, match=word):
+    tree.graft()
+    with pytest.raises((steps.Trouble, graft.GraftError), match=word):
         series.make_mails(tree, tmp_path / "mails")
+
+
+def test_a_patch_that_the_kernel_has_is_refused_by_name(tree, tmp_path):
+    """The mails are for a kernel without it."""
+    tree.remove()
+    fill(tree.path, {"block/core.c": "int one;\nint more;\nint two;\n"})
+    tree.graft()
+    with pytest.raises(steps.Trouble, match="has these patches already: 0001-more.patch"):
+        series.make_mails(tree, tmp_path / "mails")
+
+
+def test_a_git_hook_keeps_its_repository(tree, tmp_path, monkeypatch):
+    """Git tells a hook by variables which repository it works on; the mails are made elsewhere."""
+    user = tmp_path / "user"
+    fill(user, {"file": "at work\n"})
+    series.git(user, "init", "-q")
+    before = contents(user / ".git")
+    monkeypatch.setenv("GIT_DIR", str(user / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(user / ".git/index"))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "format.noprefix")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "true")
+    mails = series.make_mails(tree, tmp_path / "mails")
+    assert contents(user / ".git") == before
+    assert graft.touched([[mail.name, mail.read_text()] for mail in mails]) == \
+        sorted({*NEW, "block/core.c", "drivers/nvdimm/Makefile"})
 
 
 def test_own_series_is_complete():

@@ -506,8 +506,8 @@ impl<B: Batch> Engine<B> {
         self.usage != Use::Serving
     }
 
-    /// Subtracts `callers` callers, returned by [`Port::end()`], that the driver has completed or is
-    /// about to complete.
+    /// Subtracts callers that were returned by [`Port::end()`] and that the driver has completed or
+    /// is about to complete.
     pub fn completed(&mut self, callers: usize) {
         debug_assert!(callers <= self.callers);
         self.callers = self.callers.saturating_sub(callers);

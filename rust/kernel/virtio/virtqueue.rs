@@ -5,8 +5,8 @@
 //! [`Device::find_vqs`](super::Device::find_vqs) gives the driver one [`Virtqueue`] per queue. It
 //! is an owner: buffers move into it and out of it, it can be used from one place at a time (`&mut
 //! self`, so a driver keeps it in the data of a lock), and dropping it quiesces the device and
-//! drops the buffers that are left. The queues of a device are deleted together, exactly once, when the
-//! last of them is dropped.
+//! drops the buffers that are left. The queues of a device are deleted together, exactly once,
+//! when the last of them is dropped.
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 

@@ -46,7 +46,7 @@ pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
 /// State together with the work item that works on it.
 ///
 /// A [`Work`](super::Work) is queued with a reference-counted pointer, which keeps its owner alive
-/// until it has run. An `EmbeddedWork` is queued through a plain reference and keeps no owner alive.
+/// until it has run. An `EmbeddedWork` is queued through a plain reference and keeps nothing alive.
 /// It is therefore cancelled when it is dropped: **before** any field of `T` is dropped, the work
 /// item is taken off its queue, and if it runs, the drop waits for it. So
 /// [`EmbeddedWorkItem::run`] always finds its state whole.
