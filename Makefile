@@ -11,7 +11,8 @@ export PYTHONDONTWRITEBYTECODE := 1
 tool = @sh scripts/python.sh scripts/
 
 .DEFAULT_GOAL := help
-.PHONY: help boot shell guest kernel apply unapply source test model scripts-test builds kunit boot-test debug-test lint clean
+# All targets.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):$$/\1/p' Makefile)
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -45,7 +46,6 @@ apply:
 
 #:   series      write the series as mails to build/series/, with a cover letter and recipients
 #:               (CHECK=1: apply them to a pristine tree and build each commit; an hour)
-.PHONY: series
 series:
 	$(tool)series.py
 
@@ -58,7 +58,7 @@ unapply:
 test:
 	$(tool)run_tests.py
 
-#:   model       the flush engine's host tests (seconds)
+#:   model       the flush engine's host tests (a minute)
 model:
 	$(tool)run_tests.py model
 
@@ -66,7 +66,8 @@ model:
 scripts-test:
 	$(tool)run_tests.py scripts
 
-#:   builds      configure many kinds of kernels with the driver (LONG=1: build them)
+#:   builds      configure many kinds of kernels with the driver (LONG=1: build them), and compile
+#:               what the editors' project files describe (minutes)
 builds:
 	$(tool)run_tests.py builds
 
@@ -75,7 +76,6 @@ kunit:
 	$(tool)run_tests.py kunit
 
 #:   coverage    the lines and functions that the KUnit tests reach (minutes)
-.PHONY: coverage
 coverage:
 	$(tool)run_tests.py coverage
 
@@ -85,7 +85,6 @@ boot-test:
 
 #:   only-debug  tests that need a kernel with KASAN, lockdep and fault injection (minutes, after
 #:               its build)
-.PHONY: only-debug
 only-debug:
 	$(tool)run_tests.py only-debug
 
@@ -95,7 +94,6 @@ debug-test:
 
 #:   bench       the Rust driver beside the C driver and virtio-blk: a table, the targets,
 #:               build/bench/bench.json and bench.svg (ten minutes; QUICK=1: two)
-.PHONY: bench
 bench:
 	$(tool)bench.py
 
@@ -105,13 +103,11 @@ lint:
 
 #:   rust-analyzer  write rust-project.json, and compile_commands.json for clangd: an editor finds
 #:               its way through these files and into the kernel (minutes)
-.PHONY: rust-analyzer
 rust-analyzer:
 	$(tool)editor.py
 
 #:   bump        try Debian's newest kernel source, and pin it (scripts/kernel.pin) if the driver
 #:               works there
-.PHONY: bump
 bump:
 	$(tool)bump.py
 
