@@ -6,6 +6,7 @@ and the toolchain's versions. No path is part of it. An archive holds what later
 objects: a build that continues in a restored directory compiles all of them.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -19,7 +20,7 @@ import steps
 import toolchain
 
 NEWEST = 8  # archives that are kept of each name
-RECIPE = 1  # raise it when the tools build the same inputs in another way
+RECIPE = 2  # raise it when the tools build the same inputs in another way
 STAMP = ".built"
 
 
@@ -39,25 +40,30 @@ def archive(name, digest):
     return settings.cache() / f"builds/{name}-{digest[:32]}.tar.gz"
 
 
-def restore(path, out, parts):
-    """Move the parts of an archive into a directory; return whether that was possible."""
+def restore(path, out):
+    """Replace a directory by the content of an archive; return whether that was possible.
+
+    kbuild compares time stamps: the archive's must not stand beside those of another build.
+    """
     if not path.exists():
         return False
-    with tempfile.TemporaryDirectory(dir=out, prefix=".restore-") as folder:
-        try:
-            # gzip checks a CRC of the whole content.
-            steps.run(["tar", "-xzf", path, "-C", folder], steps.log_path("build-cache"))
-        except steps.Trouble:
-            steps.say(f"{path} is damaged: removed")
-            path.unlink(missing_ok=True)
-            return False
-        for part in parts:
-            target = out / part
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(Path(folder) / part, target)
-    os.utime(path)  # the oldest ones are removed first
+    out = out.resolve()  # a link cannot be replaced by a directory
+    folder = out.with_name(f".restore-{out.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    log = steps.log_path("build-cache")
+    try:
+        # gzip checks a CRC of the whole content.
+        steps.run(["tar", "-xzf", path, "-C", folder], log)
+        shutil.rmtree(out)
+        os.replace(folder, out)
+    except steps.Trouble:
+        steps.say(f"{path} cannot be unpacked, so this is built again; log: {log}")
+        return False
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another checkout may remove the archive
+        os.utime(path)  # the oldest ones are removed first
     return True
 
 
@@ -91,7 +97,7 @@ def provide(name, digest, out, parts, build):
             and all((out / part).exists() for part in parts):
         return
     stamp.unlink(missing_ok=True)
-    if digest and restore(archive(name, digest), out, parts):
+    if digest and restore(archive(name, digest), out):
         steps.say(f"{name}: built before, taken from {archive(name, digest)}")
     else:
         build()

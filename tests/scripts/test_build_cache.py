@@ -69,6 +69,50 @@ def test_a_damaged_archive_is_built_anew(provide, damage):
     assert provide("b") and provide("c") is False
 
 
+def test_an_archive_that_cannot_be_unpacked_now_is_kept(tmp_path, monkeypatch, provide, capsys):
+    provide("a")
+    path, whole = build_cache.archive("release", "d1"), os.environ["PATH"]
+    monkeypatch.setenv("PATH", str(tmp_path))  # as on a full disk, tar fails
+    assert provide("b") and path.exists()
+    assert f"{path} cannot be unpacked" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", whole)
+    assert provide("c") is False
+
+
+def test_an_archive_may_vanish_while_it_is_used(tmp_path, monkeypatch, provide):
+    provide("a")
+    monkeypatch.setattr(build_cache.os, "utime", lambda path: os.stat(tmp_path / "gone"))
+    assert provide("b") is False
+
+
+# As in kbuild, an output is made again if its input is newer. Each build has a time of its own.
+MAKEFILE = """
+$(O)/auto.conf: $(O)/.config ; cp $< $@; touch -d @$(NOW) $@
+$(O)/vmlinux.o: $(O)/auto.conf ; cp $< $@; touch -d @$(NOW) $@
+$(O)/vmlinux: $(O)/vmlinux.o ; cp $< $@; touch -d @$(NOW) $@
+"""
+
+
+@pytest.mark.parametrize("builds", [
+    [("a", "B", 1), ("a", "A", 1), ("a", "B", 1), ("a", "B", 2)],
+    [("b", "B", 1), ("a", "A", 1), ("a", "B", 1), ("a", "B", 2)],
+])
+def test_no_build_continues_with_objects_of_another(tmp_path, builds):
+    (tmp_path / "Makefile").write_text(MAKEFILE)
+    for now, (checkout, options, version) in enumerate(builds):
+        out = tmp_path / checkout
+
+        def build(out=out, options=options, now=now):
+            path = out / ".config"
+            if not path.exists() or path.read_text() != options:
+                path.write_text(options)
+                os.utime(path, (now, now))
+            steps.run(["make", "-C", tmp_path, f"O={out}", f"NOW={now}", out / "vmlinux"],
+                      tmp_path / "log")
+        build_cache.provide("release", f"{options}{version}", out, (".config", "vmlinux"), build)
+        assert (out / "vmlinux").read_text() == options
+
+
 def test_a_tree_of_the_users_is_always_built_and_never_kept(provide):
     assert provide("a", None) and provide("a", None)
     assert not build_cache.archive("release", "d1").parent.exists()
