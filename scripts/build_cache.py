@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
 """Keep finished builds in the project's cache folder, so that the next checkout builds nothing.
 
-An archive bears the digest of everything that the build depends on: source, overlay, configuration
-and the toolchain's versions. No path is part of it. An archive holds what later steps read, and no
-objects: a build that continues in a restored directory compiles all of them.
+An archive bears the digest of everything that the build depends on: source, overlay, configuration,
+the toolchain's versions and kbuild's variables. No path of the tools' own is part of it. An archive
+holds what later steps read, and no objects: a build that continues in a restored directory compiles
+all of them.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -23,6 +25,11 @@ NEWEST = 8  # archives that are kept of each name
 RECIPE = 2  # raise it when the tools build the same inputs in another way
 STAMP = ".built"
 
+# What kbuild and its tools read from the environment.
+VARIABLES = re.compile(r"\w*FLAGS(_[\w.]+)?|HOSTLDLIBS|(KBUILD|KCONFIG|INSTALL_MOD)_\w+|"
+                       r"LOCALVERSION|SOURCE_DATE_EPOCH|W|MAKEFILES|CPATH|C_INCLUDE_PATH|"
+                       r"(BINDGEN|(LIB)?CLANG|LLVM|RUSTC)_\w+")
+
 
 def key(kdir, tools, *parts):
     """Return the digest of a build's inputs, or None for a tree of the user's own.
@@ -31,7 +38,9 @@ def key(kdir, tools, *parts):
     """
     if settings.get("KDIR"):
         return None
-    inputs = (RECIPE, kernel_source.digest(kdir), toolchain.versions(tools), parts)
+    variables = sorted((name, value) for name, value in steps.environment().items()
+                       if VARIABLES.fullmatch(name))
+    inputs = (RECIPE, kernel_source.digest(kdir), toolchain.versions(kdir, tools), variables, parts)
     return hashlib.sha256(repr(inputs).encode()).hexdigest()
 
 
@@ -86,12 +95,12 @@ def keep(path, out, parts):
         one.unlink(missing_ok=True)
 
 
-def provide(name, digest, out, parts, build):
+def provide(name, inputs, out, parts, build):
     """Have the parts of a build in a directory: the ones that are there, or kept, or built now.
 
-    Without a digest they are always built, and never kept.
+    inputs() returns the build's key. Without one the parts are always built, and never kept.
     """
-    stamp = out / STAMP
+    digest, stamp = inputs(), out / STAMP
     out.mkdir(parents=True, exist_ok=True)
     if digest and stamp.exists() and stamp.read_text() == digest \
             and all((out / part).exists() for part in parts):
@@ -101,6 +110,9 @@ def provide(name, digest, out, parts, build):
         steps.say(f"{name}: built before, taken from {archive(name, digest)}")
     else:
         build()
+        if digest and inputs() != digest:
+            steps.say(f"{name}: not kept for another checkout: its inputs changed meanwhile")
+            return
         if digest:
             try:
                 keep(archive(name, digest), out, parts)

@@ -69,9 +69,9 @@ def ready(name):
         kdir = kernel_source.tree()
         packages.need("build", "guest")
         out, tools = settings.out(name), toolchain.ready(kdir)
-        digest = build_cache.key(kdir, tools, config.fragments(name), PARTS)
-        build_cache.provide(name, digest, out, PARTS,
-                            lambda: compile_kernel(kdir, name, out, tools))
+        build_cache.provide(
+            name, lambda: build_cache.key(kdir, tools, config.fragments(name), PARTS), out, PARTS,
+            lambda: compile_kernel(kdir, name, out, tools))
         built = Kernel(name, out)
         initramfs.build(built)
         return built

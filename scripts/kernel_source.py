@@ -273,12 +273,19 @@ def own():
 
 
 def digest(tree):
-    """Return the digest of the project's own tree: its tarball, and all files written since."""
+    """Return the digest of the project's own tree: its tarball, and all that has changed since."""
     value = hashlib.sha256((tree / NOTE).read_text(encoding="ascii").split()[2].encode())
-    # Unpacked files have the time stamps of the tarball, which are older than the note.
-    names = steps.output(["find", ".", "-newer", NOTE, "-type", "f", *NOT_BUILT], cwd=tree)
-    for name in sorted(names.splitlines()):
-        value.update(f"{name} {file_digest(tree / name)}\n".encode())
+    # Unpacked files have the time stamps of the tarball, which are older than the note. A list of
+    # them is enough: it lacks a deleted file, and a copied one has another size or time.
+    lines = steps.output(["find", ".", "!", "-type", "d", *NOT_BUILT,
+                          "(", "-newer", NOTE, "-type", "f", "-printf", "./%P\n", "-o",
+                          "-printf", "%P %s %T@ %l\n", ")"], cwd=tree)
+    if lines is None:
+        raise steps.Trouble(f"{tree}: its files cannot be listed; remove it, and it is made again")
+    for line in sorted(lines.splitlines()):
+        if line.startswith("./"):
+            line += f" {file_digest(tree / line)}"
+        value.update(f"{line}\n".encode())
     return value.hexdigest()
 
 

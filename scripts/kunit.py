@@ -66,8 +66,10 @@ def provide(name, kdir, out, tools, parts, *, config=(), make=()):  # pylint: di
     def build():
         with steps.step(f"build {name} (UML)"):
             steps.run(words, steps.log_path(f"{name}-build"), cwd=kdir)
-    digest = build_cache.key(kdir, tools, CONFIGS, config, make, parts)
-    build_cache.provide(name, digest, out, parts, build)
+
+    def inputs():
+        return build_cache.key(kdir, tools, CONFIGS, config, make, parts)
+    build_cache.provide(name, inputs, out, parts, build)
 
 
 def execute(kdir, out, log, *args, only=()):

@@ -128,20 +128,30 @@ def build_variables(kdir, out, tools):
     """Return make's command line arguments for a build of a tree in a directory.
 
     ccache calls the compiler with relative paths, so that it can share objects among checkouts.
-    __FILE__ is to be a path within the tree all the same.
+    The map keeps __FILE__ a path within the tree.
     """
-    return [*variables(tools), f"KCFLAGS=-fmacro-prefix-map={os.path.relpath(kdir, out)}/="]
+    flags = f"-fmacro-prefix-map={os.path.relpath(kdir, out)}/= {os.environ.get('KCFLAGS', '')}"
+    return [*variables(tools), f"KCFLAGS={flags.rstrip()}"]
 
 
-def versions(tools):
+def versions(kdir, tools):
     """Return the versions of all that a build's outputs depend on."""
-    return [steps.output(command) for command in (
-        [llvm_tool(tools["LLVM"], "clang"), "--version"],
-        [llvm_tool(tools["LLVM"], "ld.lld"), "--version"],
-        [tools["RUSTC"], "-vV"],
-        [tools["BINDGEN"], "--version"],
-        ["ldd", "--version"],  # the C library, which UML and the build's own tools load
-    )]
+    found = []
+    for command in (
+            [llvm_tool(tools["LLVM"], "clang"), "--version"],
+            [llvm_tool(tools["LLVM"], "ld.lld"), "--version"],
+            [tools["RUSTC"], "-vV"],
+            [tools["BINDGEN"], "--version"],
+            # The kernel's header has bindgen print the version of its libclang, as a warning.
+            ["sh", "-c", 'exec "$1" rust_is_available_bindgen_libclang.h 2>&1 >/dev/null', "sh",
+             tools["BINDGEN"]],
+            ["ldd", "--version"],  # the C library, which UML and the build's own tools load
+    ):
+        version = steps.output(command, cwd=kdir / "scripts")
+        if not version:
+            raise steps.Trouble(f"{' '.join(command)} gives no version: install it anew")
+        found.append(version)
+    return found
 
 
 def find(kdir):

@@ -33,7 +33,7 @@ def make_provide(tmp_path):
                 (out / part).parent.mkdir(parents=True, exist_ok=True)
                 (out / part).write_text(f"{part} of {digest}\n" * 1000)
             built.append(True)
-        build_cache.provide("release", digest, out, PARTS, build)
+        build_cache.provide("release", lambda: digest, out, PARTS, build)
         assert (out / "modules/a.ko").read_text().startswith(f"modules/a.ko of {digest}\n")
         return bool(built)
     return provide
@@ -109,8 +109,17 @@ def test_no_build_continues_with_objects_of_another(tmp_path, builds):
                 os.utime(path, (now, now))
             steps.run(["make", "-C", tmp_path, f"O={out}", f"NOW={now}", out / "vmlinux"],
                       tmp_path / "log")
-        build_cache.provide("release", f"{options}{version}", out, (".config", "vmlinux"), build)
+        build_cache.provide("release", lambda key=f"{options}{version}": key, out,
+                            (".config", "vmlinux"), build)
         assert (out / "vmlinux").read_text() == options
+
+
+def test_a_build_whose_inputs_change_meanwhile_is_not_kept(tmp_path, capsys):
+    keys, out = ["edited", "first"], tmp_path / "a"
+    build_cache.provide("release", keys.pop, out, (), lambda: (out / "vmlinux").touch())
+    assert "not kept" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["vmlinux"]
+    assert not build_cache.archive("release", "first").exists()
 
 
 def test_a_tree_of_the_users_is_always_built_and_never_kept(provide):
@@ -160,23 +169,58 @@ def test_the_digest_is_of_what_gets_into_the_kernel(tree):
     assert kernel_source.digest(tree("three", text)) == one
     assert kernel_source.digest(tree("four", (("drivers/a.c", "int b;"),))) != one
     five = tree("five")
-    (five / "drivers/kernel.c").write_text("edited")
+    (five / "drivers/kernel.c").write_text("an edit")
     assert kernel_source.digest(five) != one
+    os.utime(five / "drivers/kernel.c", (1, 1))  # as cp -p does
+    old = kernel_source.digest(five)
+    (five / "drivers/kernel.c").unlink()
+    assert len({one, old, kernel_source.digest(five)}) == 3
 
 
-def test_the_key_depends_on_tools_and_configuration(monkeypatch, tree):
-    monkeypatch.setattr(toolchain, "versions", lambda tools: [tools["RUSTC"]])
+def test_the_key_depends_on_tools_configuration_and_environment(monkeypatch, tree):
+    monkeypatch.setattr(toolchain, "versions", lambda _, tools: [tools["RUSTC"]])
     path = tree("one")
     one = build_cache.key(path, TOOLS, "CONFIG_A=y")
     assert one == build_cache.key(tree("two"), TOOLS, "CONFIG_A=y")
     assert one != build_cache.key(path, TOOLS, "CONFIG_A=m")
     assert one != build_cache.key(path, TOOLS | {"RUSTC": "other"}, "CONFIG_A=y")
+    for name in ("KRUSTFLAGS", "KCFLAGS", "RUSTFLAGS_main.o", "KBUILD_BUILD_USER", "LOCALVERSION",
+                 "HOSTCFLAGS", "LIBCLANG_PATH", "BINDGEN_EXTRA_CLANG_ARGS"):
+        with monkeypatch.context() as given:
+            given.setenv(name, "x")
+            assert one != build_cache.key(path, TOOLS, "CONFIG_A=y"), name
+    for name in ("HOSTNAME", "MAKEFLAGS", "PATH_OF_A_CHECKOUT"):
+        monkeypatch.setenv(name, "x")
+    assert one == build_cache.key(path, TOOLS, "CONFIG_A=y")
     monkeypatch.setattr(build_cache, "RECIPE", 0)
     assert one != build_cache.key(path, TOOLS, "CONFIG_A=y")
     monkeypatch.setenv("KDIR", str(path))
     assert build_cache.key(path, TOOLS, "CONFIG_A=y") is None
 
 
-def test_versions_of_the_tools(monkeypatch):
-    monkeypatch.setattr(steps, "output", lambda command: command[0])
-    assert toolchain.versions(TOOLS) == ["clang", "ld.lld", "rustc", "bindgen", "ldd"]
+def test_versions_of_the_tools(tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "output", lambda command, cwd: command[0])
+    assert toolchain.versions(tmp_path, TOOLS) == [
+        "clang", "ld.lld", "rustc", "bindgen", "sh", "ldd"]
+    monkeypatch.setattr(steps, "output", lambda command, cwd: command[0] != "rustc" or None)
+    with pytest.raises(steps.Trouble, match="rustc -vV gives no version"):
+        toolchain.versions(tmp_path, TOOLS)
+
+
+def test_the_version_of_libclang(tmp_path, monkeypatch):
+    """The made-up bindgen prints its version, and its libclang's as a warning."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "tool").write_text('#!/bin/sh\ncase $1 in *.h) echo "clang 19" >&2; esac; echo 1\n')
+    (tmp_path / "tool").chmod(0o755)
+    monkeypatch.setattr(toolchain, "llvm_tool", lambda *_: tmp_path / "tool")
+    tools = TOOLS | {"RUSTC": tmp_path / "tool", "BINDGEN": tmp_path / "tool"}
+    assert toolchain.versions(tmp_path, tools)[:5] == ["1", "1", "1", "1", "clang 19"]
+
+
+def test_flags_of_the_users_are_joined(monkeypatch):
+    monkeypatch.setenv("KCFLAGS", "-O1 -g")
+    assert toolchain.build_variables("/b/linux", "/b/release", {}) == [
+        "KCFLAGS=-fmacro-prefix-map=../linux/= -O1 -g"]
+    monkeypatch.delenv("KCFLAGS")
+    assert toolchain.build_variables("/b/linux", "/b/release", {}) == [
+        "KCFLAGS=-fmacro-prefix-map=../linux/="]
