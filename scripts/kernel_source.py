@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The kernel source: the user's own tree, or Debian's, fetched and verified.
 
-kernel.pin names the source of Debian's, so that a checkout always builds the same kernel.
+kernel.pin names the source of Debian's, so that a checkout always builds the same kernel as long as
+Debian has it.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import graft
@@ -91,10 +93,11 @@ class Pin:
 
 def read_pin():
     """Return the pinned source."""
-    (line,) = (line for line in PIN.read_text(encoding="ascii").splitlines()
-               if not line.startswith("#"))
-    sha256, name = line.split()
-    return Pin(name, sha256)
+    found = re.findall(r"^([0-9a-f]{64})  (linux-source-[\d.]+_\S+\.tar\.\w+)$",
+                       PIN.read_text(encoding="utf-8", errors="replace"), re.M)
+    if len(found) != 1:
+        raise steps.Trouble(f"{PIN} does not name one kernel source: restore it with git")
+    return Pin(found[0][1], found[0][0])
 
 
 def write_pin(pin):
@@ -163,7 +166,16 @@ class Apt:
     def download(self, package):
         """Download a package; apt checks it against the signed lists."""
         self.get("download", package, append=True)
-        return next(self.folder.glob(f"{package.partition('=')[0]}_*.deb"))
+        return only(self.folder, f"{package.partition('=')[0]}_*.deb")
+
+
+def only(folder, pattern):
+    """Return the file of a pattern in a package or download."""
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise steps.Trouble(f"Debian's package has changed: {len(found)} files are {pattern}, not "
+                            "one; give a source tree with KDIR=")
+    return found[0]
 
 
 def file_digest(path):
@@ -187,13 +199,16 @@ def check_fetching():
         raise steps.Trouble(f"{KEYRING} is missing: install debian-archive-keyring")
 
 
-def extract(apt, package):
+def extract(apt, package, sha256=None):
     """Download a source package and keep its tarball in the cache; return what it is."""
     deb = apt.download(package)
     content = apt.folder / "deb"
     steps.run(["dpkg-deb", "-x", deb, content], apt.log, append=True)
-    source = next(content.glob("usr/src/linux-source-*.tar.*"))
+    source = only(content, "usr/src/linux-source-*.tar.*")
     found = Pin(f"{package.replace('=', '_')}.tar{source.suffix}", file_digest(source))
+    if sha256 not in (None, found.sha256):
+        raise steps.Trouble(f"{package} is not what {PIN.name} asks for, its SHA-256 is "
+                            f"{found.sha256}: run 'make bump', or restore {PIN.name}")
     os.replace(source, found.path)
     return found
 
@@ -202,25 +217,27 @@ def extract(apt, package):
 def private_apt():
     """Provide an Apt in a temporary folder of the cache."""
     settings.cache().mkdir(parents=True, exist_ok=True)
+    for left in settings.cache().glob(".fetch-*"):
+        with contextlib.suppress(FileNotFoundError):  # another run may remove it
+            if left.stat().st_mtime < time.time() - 24 * 3600:  # of a killed run
+                shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=settings.cache(), prefix=".fetch-") as folder:
         yield Apt(Path(folder))
 
 
 def fetch(pin):
-    """Download the pinned source; if Debian has it no more, the newest one."""
+    """Download the pinned source, or find the newest one if Debian no longer has it."""
     check_fetching()
     with private_apt() as apt:
         for suites in (SUITES[:1], SUITES):
             apt.update(suites)
             if apt.has(pin.package):
-                found = extract(apt, pin.package)
-                if found.sha256 != pin.sha256:
-                    raise steps.Trouble(f"{found.path} is not what {PIN.name} asks for: its "
-                                        f"SHA-256 is {found.sha256}")
-                return found
+                return extract(apt, pin.package, pin.sha256)
         package = apt.newest()
         if package is None:
             raise steps.Trouble(f"none of {', '.join(SUITES)} has a kernel source: give KDIR=")
+        for path in settings.cache().glob(f"{package.replace('=', '_')}.tar.*"):
+            return Pin(path.name, file_digest(path))  # another checkout has downloaded it
         return extract(apt, package)
 
 
@@ -246,7 +263,11 @@ def unpack(tarball, target, note=""):
                   steps.log_path("kernel-source"), append=True)
         folder.chmod(0o755)
         (folder / NOTE).write_text(note, encoding="ascii")
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            old = target.with_name(f"{target.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(target, old)
+            steps.say(f"the former tree, with any changes in it, is now {old}")
         os.replace(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -267,8 +288,12 @@ def own():
         with steps.step(f"unpack {found.name}"):
             unpack(found.path, tree, f"{pin.sha256} {found.name} {found.sha256}\n")
         name = found.name
+        for path in settings.cache().glob("linux-source-*"):
+            if path.name not in (pin.name, name):
+                path.unlink(missing_ok=True)
     if name != pin.name:
-        steps.say(f"Debian has {pin.package} no more, which {PIN.name} asks for: {name} is used")
+        steps.say(f"Debian no longer has {pin.package}, which {PIN.name} names; {name} is used "
+                  "instead")
     return tree
 
 

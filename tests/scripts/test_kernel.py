@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tarfile
+import time
 
 import kernel_pieces
 import pytest
@@ -122,14 +123,22 @@ def test_the_pinned_source_is_used_although_there_is_a_newer_one(debian, capsys)
     assert makefile() == "VERSION = 7" and debian.downloads == []  # it is unpacked
     shutil.rmtree(settings.BUILD)
     assert makefile() == "VERSION = 7" and debian.downloads == ["linux-source-7.3=7.3.4-1"]
-    assert "no more" not in capsys.readouterr().err
+    assert "no longer" not in capsys.readouterr().err
 
 
-def test_another_pin_is_another_tree(debian):
+def test_another_pin_is_another_tree(debian, capsys):
     makefile()
+    pin = kernel_source.read_pin()
     debian.packages["linux-source-7.4=7.4.1-1"] = "VERSION = 8"
+    former = kernel_source.read_pin().path
     kernel_source.write_pin(kernel_source.newest())
     assert makefile() == "VERSION = 8"
+    assert not former.exists()
+    (settings.BUILD / "linux/Makefile").write_text("an edit")
+    kernel_source.write_pin(pin)
+    assert makefile() == "VERSION = 7"
+    assert (settings.BUILD / "linux.old/Makefile").read_text() == "an edit"
+    assert f"is now {settings.BUILD / 'linux.old'}" in capsys.readouterr().err
 
 
 def test_the_newest_source_is_used_if_the_pinned_one_is_gone(debian, capsys):
@@ -137,15 +146,40 @@ def test_the_newest_source_is_used_if_the_pinned_one_is_gone(debian, capsys):
     debian.packages = {"linux-source-7.4=7.4.1-1": "VERSION = 8"}
     for _ in range(2):
         assert makefile() == "VERSION = 8"
-        assert "linux-source-7.3=7.3.4-1 no more" in capsys.readouterr().err
+        assert "no longer has linux-source-7.3=7.3.4-1, which" in capsys.readouterr().err
+    shutil.rmtree(settings.BUILD)  # another checkout
+    assert makefile() == "VERSION = 8"
     assert debian.downloads == ["linux-source-7.4=7.4.1-1"]
 
 
 def test_a_source_that_is_not_the_pinned_one_is_refused(debian):
     kernel_source.read_pin().path.unlink()
     debian.packages = {"linux-source-7.3=7.3.4-1": "VERSION = 666"}
-    with pytest.raises(steps.Trouble, match="not what kernel.pin asks for"):
+    with pytest.raises(steps.Trouble, match="not what kernel.pin asks for.*run 'make bump'"):
         makefile()
+    assert not list(settings.cache().iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "abc  linux-source-7.3_1.tar.xz\n", "0" * 64 + "\n"])
+@pytest.mark.usefixtures("debian")
+def test_a_malformed_pin_is_refused(text):
+    kernel_source.PIN.write_text(text)
+    with pytest.raises(steps.Trouble, match="kernel.pin does not name one .*: restore it"):
+        kernel_source.own()
+
+
+def test_another_layout_of_the_package_is_refused(tmp_path):
+    with pytest.raises(steps.Trouble, match="KDIR="):
+        kernel_source.only(tmp_path, "usr/src/linux-source-*.tar.*")
+
+
+@pytest.mark.usefixtures("debian")
+def test_downloads_of_killed_runs_are_removed():
+    for name, age in (("new", 0), ("old", 25 * 3600)):
+        (settings.cache() / f".fetch-{name}").mkdir()
+        os.utime(settings.cache() / f".fetch-{name}", (time.time() - age,) * 2)
+    kernel_source.newest()
+    assert [path.name for path in settings.cache().glob(".fetch-*")] == [".fetch-new"]
 
 
 def test_tree_gets_its_name_when_it_is_whole(tmp_path, monkeypatch):
