@@ -241,8 +241,25 @@ if report := os.environ["REPORT"]:
     (name,) = (word[7:] for word in sys.argv if word.startswith("--json="))
     with open(name, "w") as file:
         file.write(report)
+with open(sys.argv[sys.argv.index("--build_dir") + 1] + "/test.log", "w") as file:
+    file.write(os.environ.get("CONSOLE", ""))
 sys.exit(int(os.environ["STATUS"]))
 """
+
+
+@pytest.fixture(name="run_kunit")
+def make_run_kunit(tmp_path, monkeypatch):
+    """A function that runs the made-up kunit.py; it returns how many tests passed and failed."""
+    path = tmp_path / "tools/testing/kunit/kunit.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(KUNIT)
+
+    def run(report, status, console=""):
+        monkeypatch.setenv("REPORT", json.dumps(report) if report else "")
+        monkeypatch.setenv("STATUS", str(status))
+        monkeypatch.setenv("CONSOLE", console)
+        return kunit.counts(kunit.execute(tmp_path, tmp_path, tmp_path / "log"))
+    return run
 
 
 @pytest.mark.parametrize(("report", "status", "result"), [
@@ -251,14 +268,38 @@ sys.exit(int(os.environ["STATUS"]))
     (suite("all", passed=3), 1, None),  # no test failed, but kunit.py did
     (None, 1, None),
 ])
-def test_exit_status_of_kunit(tmp_path, monkeypatch, report, status, result):
-    monkeypatch.setenv("REPORT", json.dumps(report) if report else "")
-    monkeypatch.setenv("STATUS", str(status))
-    path = tmp_path / "tools/testing/kunit/kunit.py"
-    path.parent.mkdir(parents=True)
-    path.write_text(KUNIT)
+def test_exit_status_of_kunit(run_kunit, report, status, result):
     if result:
-        assert kunit.counts(kunit.execute(tmp_path, tmp_path, tmp_path / "log")) == result
+        assert run_kunit(report, status) == result
     else:
         with pytest.raises(steps.Trouble, match="failed"):
-            kunit.execute(tmp_path, tmp_path, tmp_path / "log")
+            run_kunit(report, status)
+
+
+@pytest.mark.parametrize("line", [
+    "BUG: KASAN: slab-use-after-free in flush+0x1/0x2",
+    "WARNING: drivers/nvdimm/nd_virtio.c:3 at flush+0x1/0x2, CPU#0: kworker/1",
+    "ODEBUG: free active (active state 0) object: 0000 object type: work_struct",
+    'kmemleak:   comm "kunit_try_catch", pid 17, jiffies 4294937296',
+    "UBSAN: array-index-out-of-bounds in drivers/nvdimm/nd_virtio.c:1:2",
+    "Kernel panic - not syncing: Kernel mode fault at addr 0x0, ip 0x0",
+    "kernel BUG at rust/helpers/bug.c:7!",
+    "Oops: general protection fault, maybe for address 0x0: 0000 [#1]",
+    "rust_kernel: panicked at drivers/nvdimm/virtio_pmem_rust/flush.rs:7:9:",
+    "INFO: task kworker/0:1:9 blocked for more than 120 seconds.",
+    "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+    "WARNING: suspicious RCU usage",
+])
+def test_a_report_of_the_kernel_fails_the_run(run_kunit, capsys, line):
+    assert run_kunit(suite("all", passed=3), 0, f"[    1.2] {line}\n") == (3, 1)
+    assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", [
+    "ODEBUG: object 00000000ee16973a is on stack 00000000ae57d474, but NOT annotated.",
+    "WARNING: lib/debugobjects.c:672 at __debug_object_init+0x681/0x8f0, CPU#0: kunit/789",
+    'kmemleak:   comm "swapper", pid 0, jiffies 4294937296',
+    "rust_kernel: driver bug: a work item is queued on a second queue",
+])
+def test_what_a_good_run_prints_does_not_count(run_kunit, line):
+    assert run_kunit(suite("all", passed=3), 0, f"{line}\n") == (3, 0)
