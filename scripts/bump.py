@@ -13,11 +13,24 @@ import steps
 FOLDER = settings.BUILD / "bump"
 
 
+def fetch(pinned):
+    """Fetch and unpack the newest source; return it, or None if it is pinned."""
+    with steps.alone():
+        with steps.step("fetch the newest kernel source"):
+            newest = kernel_source.newer(pinned)
+        if newest is None:
+            return None
+        with steps.step(f"unpack {newest.name}"):
+            kernel_source.unpack(newest.path, FOLDER / "linux")
+    return newest
+
+
 def broken():
     """List what fails on the tree that KDIR names, with the reasons."""
     try:
         kernel_source.given()
-        kernel_source.tree()
+        with steps.alone():
+            kernel_source.tree()
     except steps.Trouble as error:
         return [f"graft: {error}"]
     found = []
@@ -36,16 +49,15 @@ def broken():
 
 def main():
     """Report what breaks, or write the pin."""
-    if settings.get("KDIR"):
-        raise settings.BadSetting("KDIR= is given: make bump fetches the source itself")
+    for name, why in (("KDIR", "fetches the source itself"), ("ONLY", "runs all tests"),
+                      ("SEED", "runs the tests as make test does")):
+        if settings.get(name):
+            raise settings.BadSetting(f"{name}= is given: make bump {why}")
     pinned = kernel_source.read_pin()
-    with steps.step("fetch the newest kernel source"):
-        newest = kernel_source.newest()
-    if newest == pinned:
+    newest = fetch(pinned)
+    if newest is None:
         print(f"{pinned.package} is the newest")
         return 0
-    with steps.step(f"unpack {newest.name}"):
-        kernel_source.unpack(newest.path, FOLDER / "linux")
     os.environ |= {"KDIR": str(FOLDER / "linux"), "O": str(FOLDER)}
     found = broken()
     for line in found:

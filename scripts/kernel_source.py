@@ -241,15 +241,18 @@ def fetch(pin):
         return extract(apt, package)
 
 
-def newest():
-    """Return the newest source of the first suite, downloaded."""
+def newer(pin):
+    """Return the newest source of the first suite, downloaded, or None if it is the pinned one."""
     check_fetching()
     with private_apt() as apt:
         apt.update(SUITES[:1])
         package = apt.newest()
         if package is None:
-            raise steps.Trouble(f"{SUITES[0]} has no kernel source")
-        return extract(apt, package)
+            raise steps.Trouble(f"{SUITES[0]} has no kernel source: try again when it has one")
+        if package == pin.package and pin.is_kept():
+            return None
+        found = extract(apt, package)
+        return None if found == pin else found
 
 
 def unpack(tarball, target, note=""):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """A newer kernel source is pinned only if everything works there."""
 
+import contextlib
+
 import pytest
 
 import bump
@@ -21,11 +23,12 @@ def fail(*_):
 def debian(tmp_path, monkeypatch):
     """An archive with a newer source, on which everything works."""
     monkeypatch.setattr(kernel_source, "PIN", tmp_path / "kernel.pin")
+    monkeypatch.setattr(settings, "BUILD", tmp_path)
     monkeypatch.setattr(bump, "FOLDER", tmp_path / "bump")
     kernel_source.write_pin(OLD)
     monkeypatch.setenv("KDIR", "")  # bump sets them
     monkeypatch.setenv("O", "")
-    monkeypatch.setattr(kernel_source, "newest", lambda: NEW)
+    monkeypatch.setattr(kernel_source, "newer", lambda _: NEW)
     monkeypatch.setattr(kernel_source, "unpack", lambda _, target: target.mkdir(parents=True))
     monkeypatch.setattr(kernel_source, "given", lambda: None)
     monkeypatch.setattr(kernel_source, "tree", lambda: None)
@@ -40,7 +43,7 @@ def test_the_newest_source_is_pinned(capsys):
 
 
 def test_the_pinned_source_is_the_newest(monkeypatch, capsys):
-    monkeypatch.setattr(kernel_source, "newest", lambda: OLD)
+    monkeypatch.setattr(kernel_source, "newer", lambda _: None)
     monkeypatch.setattr(kernel_source, "unpack", pytest.fail)
     assert bump.main() == 0
     assert "is the newest" in capsys.readouterr().out
@@ -59,7 +62,34 @@ def test_what_breaks_is_reported(monkeypatch, capsys, module, name, value, text)
     assert f"linux-source-7.4=1: {text}" in capsys.readouterr().err
 
 
-def test_a_given_tree_is_refused(monkeypatch):
-    monkeypatch.setenv("KDIR", "/linux")
-    with pytest.raises(settings.BadSetting, match="KDIR"):
+@pytest.mark.parametrize("name", ["KDIR", "ONLY", "SEED"])
+def test_variables_that_change_the_trial_are_refused(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(settings.BadSetting, match=name):
         bump.main()
+
+
+def test_no_other_run_builds_meanwhile(monkeypatch):
+    """The steps that build by themselves hold the lock themselves."""
+    held, seen = [], {}
+
+    @contextlib.contextmanager
+    def alone():
+        held.append(True)
+        yield
+        held.pop()
+
+    def note(module, name):
+        function = getattr(module, name)
+
+        def noted(*args):
+            seen[name] = bool(held)
+            return function(*args)
+        monkeypatch.setattr(module, name, noted)
+
+    monkeypatch.setattr(steps, "alone", alone)
+    for module, name in ((kernel_source, "newer"), (kernel_source, "unpack"),
+                         (kernel_source, "tree"), (bump.kernel, "ready"), (bump.kunit, "run")):
+        note(module, name)
+    assert bump.main() == 0
+    assert seen == {"newer": True, "unpack": True, "tree": True, "ready": False, "run": False}

@@ -81,6 +81,9 @@ class Debian(kernel_source.Apt):
         return self.folder / "content"
 
 
+NO_PIN = kernel_source.Pin("", "")
+
+
 @pytest.fixture(name="debian")
 def make_debian(tmp_path, monkeypatch):
     """A made-up archive, and a checkout that pins its first package."""
@@ -100,7 +103,7 @@ tar -cJf linux-source-7.tar.xz --mtime=@1 --owner=0 --group=0 --numeric-owner li
     monkeypatch.setattr(kernel_source, "check_fetching", lambda: None)
     monkeypatch.setattr(Debian, "packages", {"linux-source-7.3=7.3.4-1": "VERSION = 7"})
     monkeypatch.setattr(Debian, "downloads", [])
-    kernel_source.write_pin(kernel_source.newest())
+    kernel_source.write_pin(kernel_source.newer(NO_PIN))
     Debian.downloads.clear()
     return Debian
 
@@ -130,8 +133,8 @@ def test_another_pin_is_another_tree(debian, capsys):
     makefile()
     pin = kernel_source.read_pin()
     debian.packages["linux-source-7.4=7.4.1-1"] = "VERSION = 8"
-    former = kernel_source.read_pin().path
-    kernel_source.write_pin(kernel_source.newest())
+    former = pin.path
+    kernel_source.write_pin(kernel_source.newer(pin))
     assert makefile() == "VERSION = 8"
     assert not former.exists()
     (settings.BUILD / "linux/Makefile").write_text("an edit")
@@ -160,6 +163,15 @@ def test_a_source_that_is_not_the_pinned_one_is_refused(debian):
     assert not list(settings.cache().iterdir())
 
 
+def test_only_a_newer_source_is_downloaded(debian):
+    pin = kernel_source.read_pin()
+    assert kernel_source.newer(pin) is None and debian.downloads == []
+    pin.path.unlink()
+    assert kernel_source.newer(pin) is None
+    wrong = kernel_source.Pin(pin.name, "0" * 64)
+    assert kernel_source.newer(wrong) == pin and len(debian.downloads) == 2
+
+
 @pytest.mark.parametrize("text", ["", "abc  linux-source-7.3_1.tar.xz\n", "0" * 64 + "\n"])
 @pytest.mark.usefixtures("debian")
 def test_a_malformed_pin_is_refused(text):
@@ -178,7 +190,7 @@ def test_downloads_of_killed_runs_are_removed():
     for name, age in (("new", 0), ("old", 25 * 3600)):
         (settings.cache() / f".fetch-{name}").mkdir()
         os.utime(settings.cache() / f".fetch-{name}", (time.time() - age,) * 2)
-    kernel_source.newest()
+    kernel_source.newer(NO_PIN)
     assert [path.name for path in settings.cache().glob(".fetch-*")] == [".fetch-new"]
 
 
