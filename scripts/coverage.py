@@ -6,6 +6,7 @@ halts. A kernel has no profiler runtime, so this tool does its part: it writes t
 compiler's notes about them as a raw profile, which llvm-profdata reads.
 """
 
+import os
 import re
 import shutil
 import struct
@@ -31,8 +32,8 @@ OBJECTS = ("drivers/nvdimm/virtio_pmem_rust/virtio_pmem_rust_main.o",
            "rust/doctests_kernel_generated.o", "rust/kernel.o")
 REASONS = settings.TESTS / "uncovered"
 WANTED = 90  # percent of the lines
-# The raw profile of LLVM 19 and rustc's LLVM; llvm-profdata refuses another version.
-RAW_VERSION, RECORD, LAST_VALUE_KIND = 10, 64, 2
+# The raw profile since LLVM 19: a record begins with six words and its number of counters.
+OLDEST_LLVM, RAW_VERSION, RECORD, LAST_VALUE_KIND = 19, 10, struct.Struct("<48xI12x"), 2
 # With a fixed seed the random tests reach the same code each time.
 RANDOM = ("pmem_random_kunit.seed=1", "pmem_random_kunit.runs=500")
 
@@ -54,6 +55,17 @@ def tests_begin(path):
 
 # The profile
 
+def check_versions(tools):
+    """Refuse an LLVM that writes or reads another profile."""
+    for name, command in (("RUSTC", [tools["RUSTC"], "-vV"]),
+                          ("LLVM", [toolchain.llvm_tool(tools["LLVM"], "llvm-profdata"),
+                                    "--version"])):
+        version = re.search(r"LLVM version:? (\d+)", steps.output(command) or "")
+        if not version or int(version[1]) < OLDEST_LLVM:
+            raise steps.Trouble(f"{command[0]} is not of LLVM {OLDEST_LLVM} or newer, which "
+                                f"coverage needs: give another with {name}=")
+
+
 def sections(llvm, program, names):
     """Return the address and content of sections of a program."""
     text = steps.output([toolchain.llvm_tool(llvm, "llvm-readelf"), "--wide", "--sections",
@@ -68,7 +80,8 @@ def sections(llvm, program, names):
             found[match[1]] = address, data[offset:offset + size]
     missing = set(names) - set(found)
     if missing:
-        raise steps.Trouble(f"{program} has no {', '.join(sorted(missing))}")
+        raise steps.Trouble(f"{program} has no {', '.join(sorted(missing))}: it was built without "
+                            f"counters; remove {program.parent}, and it is built again")
     return {name: found[name] for name in names}
 
 
@@ -77,11 +90,16 @@ def profile(llvm, program, counters):
     found = sections(llvm, program, ("__llvm_prf_data", "__llvm_prf_cnts", "__llvm_prf_names"))
     (start, data), (counters_start, room), (names_start, names) = found.values()
     if len(counters) != len(room):
-        raise steps.Trouble(f"there are {len(counters)} bytes of counters, not {len(room)}")
+        raise steps.Trouble(f"the run has written {len(counters)} bytes of counters, not "
+                            f"{len(room)}: see {program.parent / 'test.log'}")
+    if len(data) % RECORD.size or \
+            8 * sum(number for (number,) in RECORD.iter_unpack(data)) != len(room):
+        raise steps.Trouble(f"rustc's LLVM writes other records than LLVM {OLDEST_LLVM}'s: use an "
+                            "older RUSTC=, or adapt scripts/coverage.py")
     header = struct.pack(
         "<8s15Q", b"\x81rforpl\xff", RAW_VERSION,
         0,  # build IDs
-        len(data) // RECORD, 0, len(counters) // 8, 0,  # the zeros are padding
+        len(data) // RECORD.size, 0, len(counters) // 8, 0,  # the zeros are padding
         0, 0,  # bitmaps
         len(names), (counters_start - start) % (1 << 64), 0, names_start,
         0, 0,  # tables of virtual functions
@@ -165,7 +183,7 @@ def report(kdir, names, found):
             print(f"{'':34} not run: {place[1]}: {reason or 'no reason is given'}")
     print_row(total, "in all")
     for place in sorted(set(known) - used):
-        print(f"{REASONS.name}: {' '.join(place)} is covered, or does not exist")
+        print(f"{REASONS.name}: {' '.join(place)} is covered, or does not exist: delete the line")
         bad += 1
     if total[0] * 100 < WANTED * total[1]:
         print(f"less than {WANTED} % of the lines")
@@ -180,6 +198,19 @@ def print_row(row, name):
     print(f"{words[0]:>16} {words[1]:>16}  {name}")
 
 
+def begin(out):
+    """Begin a build without objects with those of the KUnit build: all but Rust's are the same."""
+    source, new = settings.out("kunit"), out.with_name(f".copy-{out.name}")
+    if (out / "vmlinux.o").exists() or not (source / "vmlinux.o").exists():
+        return
+    with steps.step("copy the KUnit build"):
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(source, new, symlinks=True)
+        (new / build_cache.STAMP).unlink(missing_ok=True)
+        shutil.rmtree(out)
+        os.replace(new, out)
+
+
 def run():
     """Build, run and report; return how many passed and how many failed."""
     settings.arch()
@@ -188,15 +219,12 @@ def run():
         kdir = kernel_source.tree()
         packages.need("build")
         tools = toolchain.ready(kdir) | {"ARCH": "um"}
+        check_versions(tools)
         out, log = settings.out("coverage"), steps.log_path("coverage")
-        if not out.exists() and settings.out("kunit").exists():
-            # All but the Rust code is the same.
-            with steps.step("copy the KUnit build"):
-                shutil.copytree(settings.out("kunit"), out, symlinks=True)
-                (out / build_cache.STAMP).unlink(missing_ok=True)
         kunit.provide("coverage", kdir, out, tools, (".config", "linux", *OBJECTS),
                       config=["CONFIG_RUST_COVERAGE=y"],
-                      make=[f"RUSTFLAGS_{Path(name).name}={FLAGS}" for name in OBJECTS])
+                      make=[f"RUSTFLAGS_{Path(name).name}={FLAGS}" for name in OBJECTS],
+                      before=lambda: begin(out))
         counters = out / "counters"
         counters.unlink(missing_ok=True)
         with steps.step("coverage (UML)"):
@@ -210,10 +238,11 @@ def run():
         steps.run([toolchain.llvm_tool(llvm, "llvm-profdata"), "merge", "-o", binary, raw], log,
                   append=True)
         objects = [word for name in OBJECTS for word in ("--object", out / name)][1:]
-        lcov = steps.output([toolchain.llvm_tool(llvm, "llvm-cov"), "export", "--format=lcov",
-                             f"--instr-profile={binary}", *objects])
+        export = [toolchain.llvm_tool(llvm, "llvm-cov"), "export", "--format=lcov",
+                  f"--instr-profile={binary}", *objects]
+        lcov = steps.output(export)
         if not lcov:
-            raise steps.Trouble("llvm-cov does not understand the profile")
+            raise steps.Trouble(f"no report is printed by: {' '.join(map(str, export))}")
         (out / "coverage.lcov").write_text(lcov)
         names = measured(graft.Tree(kdir))
         bad = report(kdir, names, parse(lcov, names))

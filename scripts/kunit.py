@@ -61,12 +61,16 @@ def configured(action, kdir, out, tools, *, config=(), make=()):
     return words
 
 
-def provide(name, kdir, out, tools, parts, *, config=(), make=()):  # pylint: disable=too-many-arguments
-    """Provide parts of a UML kernel with the tests, with more for its configuration and make."""
+def provide(name, kdir, out, tools, parts, *, config=(), make=(), before=lambda: None):  # pylint: disable=too-many-arguments
+    """Provide parts of a UML kernel with the tests, with more for its configuration and make.
+
+    before() is called if it is built.
+    """
     words = [*configured("build", kdir, out, tools, config=config, make=make),
              "--jobs", os.cpu_count()]
 
     def build():
+        before()
         with steps.step(f"build {name} (UML)"):
             steps.run(words, steps.log_path(f"{name}-build"), cwd=kdir)
 
