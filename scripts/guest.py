@@ -308,8 +308,10 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.process.wait()
 
     def close(self):
-        """Kill the guest if it runs, and remove its temporary files."""
-        if self.process is not None and not self.shell:
+        """End the guest if it runs, and remove its temporary files."""
+        if self.process is not None and self.shell:
+            steps.end(self.process, signalled=False)  # QEMU restores the terminal
+        elif self.process is not None:
             self.kill()
         if self.agent is not None:
             self.agent.close()

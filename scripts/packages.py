@@ -130,7 +130,8 @@ def need(*groups):
     install(missing(*groups))
     left = missing(*groups)
     if left:
-        raise steps.Trouble(f"still missing after the installation: {' '.join(left)}")
+        raise steps.Trouble(f"still missing after the installation: {' '.join(left)}\n"
+                            f"log: {steps.log_path('install')}")
 
 
 def candidate(package):

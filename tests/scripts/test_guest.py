@@ -25,11 +25,11 @@ def make_start(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "LOGS", tmp_path / "logs")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def start(script, timeout):
+    def start(script, timeout, **options):
         monkeypatch.setattr(guest.Guest, "command",
                             lambda _: ["sh", "-c", f"echo $$ >{tmp_path}/0; {script}"])
         monkeypatch.setattr(guest.Guest, "connect", lambda _: None)
-        found = guest.Guest(kernel.Kernel("release", tmp_path), timeout=timeout)
+        found = guest.Guest(kernel.Kernel("release", tmp_path), timeout=timeout, **options)
         found.start()
         return found
     return start
@@ -84,6 +84,15 @@ def test_a_child_that_outlives_its_wrapper_is_killed(start, tmp_path):
     found.kill()
     until(lambda: not runs(pid))
     found.close()
+
+
+def test_a_shell_ends_with_its_tool(start, tmp_path):
+    script = f"trap 'touch {tmp_path}/terminal; exit' TERM; echo $$ >{tmp_path}/1; "
+    found = start(f"{script} while :; do sleep 0.1; done", 600, shell=True)
+    pid = started(tmp_path)
+    found.close()
+    assert not runs(pid)
+    assert (tmp_path / "terminal").exists()  # QEMU was not killed
 
 
 @pytest.mark.parametrize(("name", "value", "why"), [

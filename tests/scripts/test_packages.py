@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import packages
+import settings
 import steps
 
 
@@ -50,3 +51,10 @@ def test_with_no_install_packages_are_only_named(monkeypatch, done):
     with pytest.raises(steps.Trouble, match="apt-get install fio bc"):
         packages.install(["fio", "bc"])
     assert done == []
+
+
+def test_the_log_of_a_vain_installation_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "LOGS", tmp_path)
+    monkeypatch.setattr(packages, "missing", lambda *_: ["fio"])
+    with pytest.raises(steps.Trouble, match=f"still missing.*: fio\nlog: {tmp_path}/install.log"):
+        packages.need("guest")
