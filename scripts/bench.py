@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Measure both drivers and virtio-blk beside each other in one guest, by turns.
+"""Measure both drivers and virtio-blk beside each other in one guest, alternately.
 
 Each host speed has a guest of its own. In it, each round binds the C driver, then the Rust driver
 to the same virtio-pmem device, and ends with virtio-blk; fio's threads write 4 KiB blocks at random

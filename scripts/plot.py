@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter, NullFormatter, NullLocator
 
 from bench_report import MODE_TITLES, MODES, host_title
 
-# Colours that colour-blind readers can tell apart.
+# Colours that colour-blind readers can distinguish.
 LINES = {
     "c": ("virtio-pmem, C driver", "#d55e00"),
     "rust": ("virtio-pmem, Rust driver", "#0072b2"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a guest offers for tests of one's own: disks, a shared directory, modules, namespaces."""
+"""What a guest offers for a user's own tests: disks, a shared directory, modules, namespaces."""
 
 from machine import MIB, dsync
 
