@@ -236,7 +236,7 @@ def fetch(pin):
         package = apt.newest()
         if package is None:
             raise steps.Trouble(f"none of {', '.join(SUITES)} has a kernel source: give KDIR=")
-        for path in settings.cache().glob(f"{package.replace('=', '_')}.tar.*"):
+        for path in settings.cache().glob(f"{package.replace('=', '_')}.tar.?z"):
             return Pin(path.name, file_digest(path))  # another checkout has downloaded it
         return extract(apt, package)
 

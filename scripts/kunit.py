@@ -61,7 +61,8 @@ def configured(action, kdir, out, tools, *, config=(), make=()):
     return words
 
 
-def provide(name, kdir, out, tools, parts, *, config=(), make=(), before=lambda: None):  # pylint: disable=too-many-arguments
+def provide(name, kdir, out, tools, parts, *,  # pylint: disable=too-many-arguments
+            config=(), make=(), before=lambda: None):
     """Provide parts of a UML kernel with the tests, with more for its configuration and make.
 
     before() is called if it is built.
