@@ -46,7 +46,7 @@ from bench_report import (
     table,
     targets,
 )
-from guest import DRIVERS, Disk, Guest, GuestError
+from guest import DRIVERS, Disk, Guest, GuestError, boots
 
 NODES = {"c": "/dev/pmem0", "rust": "/dev/pmem0", "blk": "/dev/vda"}
 SIZE = 256 << 20
@@ -313,7 +313,7 @@ def about(kernel, folder, wanted):
     return {
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "qemu": qemu.split("\n", maxsplit=1)[0],
-        "accelerator": accel.choose(kernel),
+        "accelerator": accel.choose(kernel, boots),
         "guest": "{memory} bytes, {smp} processors".format(**machine()),
         "host_kernel": os.uname().release,
         "host_processors": os.cpu_count(),

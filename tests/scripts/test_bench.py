@@ -4,12 +4,15 @@
 import itertools
 import json
 import sys
+import types
 import xml.etree.ElementTree
 
 import pytest
 
+import accel
 import bench
 import bench_report
+import kernel
 import settings
 import steps
 from bench_report import DEVICES, MODES, Count, Point, Results, Target
@@ -158,3 +161,12 @@ def test_drawing(tmp_path, monkeypatch, delays, modes):
     assert {"virtio-pmem, C driver", "virtio-pmem, Rust driver", "virtio-blk"} <= set(words)
     assert words.count("writes per second") == len(modes)
     assert sum("host" in line for line in words) == len(delays) * len(modes)
+
+
+def test_circumstances_can_be_written(monkeypatch, tmp_path):
+    """What a benchmark ran on is found and goes into its JSON file."""
+    monkeypatch.setenv("ACCEL", "tcg")
+    monkeypatch.setattr(bench, "Host", lambda *_, **__: types.SimpleNamespace(alone=dict))
+    accel.choose.cache_clear()
+    found = bench.about(kernel.Kernel("release", tmp_path), tmp_path, bench.plan())
+    assert json.loads(json.dumps(found))["accelerator"] == "tcg"
