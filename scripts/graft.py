@@ -235,15 +235,18 @@ class Tree:
                             f"{self.path / file} fits patches/{name} neither with nor without it: "
                             "restore the file (git checkout), or start from a fresh source"
                         )
+            # The last one first, because the others' surroundings may be of its making.
+            there = [name for name, text in reversed(wanted)
+                     if run_patch(folder, text, "--reverse", "--dry-run")[0]
+                     and run_patch(folder, text, "--reverse")[0]]
             for name, text in wanted:
                 if not touched([[name, text]]):
                     raise GraftError(f"patches/{name} changes nothing")
-                done, said = run_patch(folder, text, "--dry-run")
-                if done:
-                    run_patch(folder, text)
-                    applied.append([name, text])
-                elif not run_patch(folder, text, "--reverse", "--dry-run")[0]:
+                done, said = run_patch(folder, text)
+                if not done:
                     raise GraftError(f"patches/{name} does not apply to {self.path}:\n{said}")
+                if name not in there:
+                    applied.append([name, text])
             return {name: read(folder / name) for name in names}, applied
 
     # Both

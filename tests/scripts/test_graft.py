@@ -296,6 +296,19 @@ def test_a_patch_that_the_kernel_has_is_not_ours_to_take_back(kernel, overlay):
     assert contents(kernel) == before
 
 
+def test_patches_that_the_kernel_has_may_build_on_each_other(kernel, overlay):
+    more = PATCH.replace("more", "again").replace("int one", "int more")
+    fill(overlay, {"patches/0002.patch": more.replace("-1,2 +1,3", "-2,2 +2,3")})
+    put(kernel, overlay)
+    (kernel / graft.MANIFEST).unlink()
+    before = contents(kernel)
+    put(kernel, overlay)
+    assert graft.Tree(kernel, overlay).patches == []
+    after = contents(kernel)
+    del after[graft.MANIFEST]
+    assert after == before
+
+
 def test_without_patch_nothing_is_written(kernel, overlay, monkeypatch, tmp_path):
     before = snapshot(kernel)
     monkeypatch.setenv("PATH", str(tmp_path))
