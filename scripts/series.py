@@ -159,28 +159,20 @@ def make_mails(tree, out):
 
 
 def figures():
-    """Return the rates of the last benchmark as text."""
-    for path in (settings.BUILD / "bench/bench.json", settings.ROOT / "bench/bench.json"):
-        if path.exists():
-            break
-    else:
-        return "No benchmark has been run: make bench.\n"
+    """Return the rates of the last benchmark as text, here or as it is in git."""
+    path = settings.BUILD / "bench/bench.json"
+    if not path.exists():
+        path = settings.ROOT / "bench/bench.json"
     found = json.loads(path.read_text(encoding="utf-8"))
-    about, lines = found["about"], []
-    lines.append(f"Rates of 4 KiB writes per second, medians; {about['time']}, {about['qemu']},")
-    lines.append(f"{about['accelerator']}, guest with {about['guest']}:")
-    lines.append("")
-    lines.append("  host fsync  mode   jobs         C      Rust    virtio-blk")
-    rates = {}
+    results = bench_report.Results()
     for one in found["rates"]:
-        key = one["host_delay_ms"], one["mode"], one["jobs"]
-        rates.setdefault(key, {})[one["device"]] = one["median"]
-    for (delay, mode, jobs), row in rates.items():
-        host = f"+{delay} ms" if delay else "native"
-        cells = "".join(bench_report.number(row.get(device), 10) for device in ("c", "rust"))
-        lines.append(f"  {host:<10}  {mode:<6}{jobs:5}{cells}"
-                     f"{bench_report.number(row.get('blk'), 14)}")
-    return "\n".join(lines) + "\n"
+        point = bench_report.Point(one["host_delay_ms"], one["mode"], one["jobs"])
+        for rate in one["rounds"]:
+            results.add(point, one["device"], rate)
+    about = found["about"]
+    return (f"Benchmark of 4 KiB writes, {about['time']}, medians;\n{about['qemu']},\n"
+            f"{about['accelerator']}, guest with {about['guest']}:\n\n"
+            f"{bench_report.table(results)}")
 
 
 def recipients(kdir, mails):
@@ -202,13 +194,6 @@ def write_cover(kdir, out, mails):
     text += "\nRecipients:\n" + "".join(f"  {line}\n"
                                         for line in recipients(kdir, mails).splitlines())
     path.write_text(text, encoding="utf-8")
-
-
-def write(kdir, out=OUT):
-    """Write all mails; return the paths of the patches."""
-    mails = make_mails(graft.Tree(kdir), out)
-    write_cover(kdir, out, mails)
-    return mails
 
 
 # CHECK=1
@@ -278,7 +263,8 @@ def main():
         kdir = kernel_source.tree()
         packages.need("build", "test")
         with steps.step("series"):
-            mails = write(kdir)
+            mails = make_mails(graft.Tree(kdir), OUT)
+            write_cover(kdir, OUT, mails)
     print(OUT, flush=True)
     if check:
         build_each(kdir, mails)
