@@ -53,7 +53,7 @@ series:
 unapply:
 	$(tool)apply.py --remove
 
-#:   test        model, scripts-test, builds, kunit, coverage, boot, boot-test and only-debug
+#:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test and only-debug
 #:               (LONG=1: debug-test), each after its set-up; the last line counts the tests
 test:
 	$(tool)run_tests.py

@@ -99,8 +99,8 @@ def guests(part, kernel, *options):
 PARTS = {
     "model": model,
     "scripts": scripts,
-    "builds": builds,
     "kunit": kunit.run,
+    "builds": builds,  # continues the build for KUnit
     "coverage": coverage.run,
     "boot": boot.run,
     "boot-test": functools.partial(guests, "boot-test", "release"),
