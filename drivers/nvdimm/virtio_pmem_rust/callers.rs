@@ -30,16 +30,9 @@ pub(crate) struct Callers {
     pub(crate) flush_bios: BioList,
 }
 
-impl Callers {
-    /// Returns how many callers there are.
-    pub(crate) fn len(&self) -> usize {
-        self.waiters.len() + self.fua_bios.len() + self.flush_bios.len()
-    }
-}
-
 impl Batch for Callers {
-    fn is_empty(&self) -> bool {
-        self.waiters.is_empty() && self.fua_bios.is_empty() && self.flush_bios.is_empty()
+    fn len(&self) -> usize {
+        self.waiters.len() + self.fua_bios.len() + self.flush_bios.len()
     }
 
     fn append(&mut self, later: &mut Self) {

@@ -5,7 +5,8 @@
 //! libnvdimm brings two kinds of callers ([`RegionProvider`]): those that sleep until their stores
 //! are durable, and those that leave a bio to be completed then. Both join the engine's next batch
 //! under one lock, which also protects the virtqueue. A caller that finds no flush in flight sends
-//! one itself; the queue's callback ends the batch that was answered and sends the next flush.
+//! one itself; the queue's callback ends the batch that was answered and sends the next flush. The
+//! engine may hold a flush back for more callers; then one of them sends it, or a timer.
 //!
 //! Three steps follow without the lock, in this order. The host is notified, which may take an exit
 //! from the guest. Sleeping callers are woken. Bios without FUA, which have no data, are completed:
@@ -47,6 +48,7 @@ use kernel::{
         RegionProvider, //
     },
     prelude::*,
+    str::kstrtobool_bytes,
     sync::{
         aref::ARef,
         atomic::{
@@ -56,6 +58,7 @@ use kernel::{
         Arc,
         WaitList, //
     },
+    time::hrtimer::EmbeddedTimer,
     virtio::Virtqueue,
     workqueue::{
         new_embedded_work,
@@ -70,16 +73,15 @@ use port::{
 };
 use shared::{
     Shared,
-    State, //
+    State,
+    Timed, //
 };
 
 /// The flush path of one device.
 #[pin_data]
 pub(crate) struct FlushPath {
-    // Dropped before the queue that it runs on.
     #[pin]
-    shared: EmbeddedWork<Shared>,
-    ordered: OrderedQueue,
+    timed: EmbeddedTimer<Timed>,
     /// How many seconds a wait may last without progress.
     timeout: Atomic<u32>,
     faults: Faults,
@@ -88,8 +90,11 @@ pub(crate) struct FlushPath {
 impl FlushPath {
     /// Makes the flush path of `dev`. Callers wait until it has a queue. May sleep.
     pub(crate) fn new(dev: ARef<device::Device>) -> Result<Arc<Self>> {
+        let mut engine = Engine::new();
+        engine.set_gathering(crate::gathers());
+
         let state = State {
-            engine: Engine::new(),
+            engine,
             port: DevicePort::new(dev.clone()),
             watch: Watch::default(),
             watchers: 0,
@@ -97,17 +102,19 @@ impl FlushPath {
 
         Arc::pin_init(
             try_pin_init!(Self {
-                shared <- new_embedded_work!(
-                    pin_init!(Shared {
-                        dev,
-                        state <- new_spinlock_irq!(state, "FlushPath::state"),
-                        changed <- new_condvar!("FlushPath::changed"),
-                    }),
-                    "FlushPath::work"
-                ),
-                ordered: OrderedQueue::builder()
-                    .mem_reclaim()
-                    .build(c"virtio-pmem-flush")?,
+                timed <- EmbeddedTimer::new(try_pin_init!(Timed {
+                    shared <- new_embedded_work!(
+                        pin_init!(Shared {
+                            dev,
+                            state <- new_spinlock_irq!(state, "FlushPath::state"),
+                            changed <- new_condvar!("FlushPath::changed"),
+                        }),
+                        "FlushPath::work"
+                    ),
+                    ordered: OrderedQueue::builder()
+                        .mem_reclaim()
+                        .build(c"virtio-pmem-flush")?,
+                })),
                 timeout: Atomic::new(crate::timeout_secs()),
                 faults: Faults::new(),
             }),
@@ -119,17 +126,36 @@ impl FlushPath {
     pub(crate) fn show<'data>(&'data self, dir: &ScopedDir<'data, '_>) {
         dir.read_callback_file(c"stats", self, &|flush: &Self, f| flush.stats().show(f));
         dir.read_write_file(c"timeout", &self.timeout);
+        dir.read_write_callback_file(
+            c"gathering",
+            self,
+            &|flush: &Self, f| {
+                let gathers = flush.shared().state.lock().engine.gathers();
+
+                writeln!(f, "{}", u8::from(gathers))
+            },
+            &|flush: &Self, reader| {
+                let mut text = [0; 2];
+                let len = reader.len().min(text.len());
+
+                reader.read_slice(&mut text[..len])?;
+                let gathers = kstrtobool_bytes(&text)?;
+
+                flush.update(|state| state.set_gathering(gathers));
+                Ok(())
+            },
+        );
         self.show_faults(dir);
     }
 
-    /// As [`Shared::update`], and queues the work item.
-    fn update<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
-        let (result, work) = self.shared.update(f);
+    fn shared(&self) -> &EmbeddedWork<Shared> {
+        &self.timed.shared
+    }
 
-        if work {
-            self.shared.enqueue(&self.ordered);
-        }
-        result
+    /// Runs `f` under the lock, and then does without the lock what follows from the new state.
+    /// Any context.
+    fn update<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        shared::update(&self.timed, f)
     }
 
     /// Whether the device can be started. Any context.
@@ -138,7 +164,7 @@ impl FlushPath {
     ///
     /// [`EIO`] if it was given up.
     pub(crate) fn check(&self) -> Result {
-        if self.shared.state.lock().engine.is_broken() {
+        if self.shared().state.lock().engine.is_broken() {
             Err(EIO)
         } else {
             Ok(())
@@ -151,12 +177,12 @@ impl FlushPath {
     ///
     /// [`ENOMEM`] if there is no memory for a request.
     pub(crate) fn attach(&self, queue: Virtqueue<Request>) -> Result {
-        let request = if self.shared.state.lock().port.has_no_request() {
+        let request = if self.shared().state.lock().port.has_no_request() {
             Some(DevicePort::new_request()?)
         } else {
             None
         };
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared().state.lock();
 
         if let Some(request) = request {
             state.port.set_request(request);
@@ -182,8 +208,8 @@ impl FlushPath {
     ///
     /// [`ETIMEDOUT`] if the host makes no progress; [`resume`](Self::resume) serves callers again.
     pub(crate) fn quiesce(&self, is_hopeless: impl Fn() -> bool) -> Result {
-        self.shared.state.lock().engine.quiesce();
-        self.shared.wait_until(Engine::is_quiet, is_hopeless)
+        self.shared().state.lock().engine.quiesce();
+        self.shared().wait_until(Engine::is_quiet, is_hopeless)
     }
 
     /// Ends [`quiesce`](Self::quiesce) without a reset. Any context.
@@ -200,7 +226,7 @@ impl FlushPath {
     /// Returns whether a flush was lost, now or before.
     pub(crate) fn detach(&self) -> bool {
         let (queue, responses, expects_answer) = {
-            let mut state = self.shared.state.lock();
+            let mut state = self.shared().state.lock();
 
             // Nothing may be sent from here to the reset.
             state.engine.quiesce();
@@ -211,7 +237,7 @@ impl FlushPath {
             )
         };
         let Some(queue) = queue else {
-            return self.shared.state.lock().engine.has_lost();
+            return self.shared().state.lock().engine.has_lost();
         };
 
         let mut closed = queue.close();
@@ -240,27 +266,33 @@ impl FlushPath {
     /// Whether the ring is out of step with the host, so that the device has to be recovered. Any
     /// context.
     pub(crate) fn is_out_of_step(&self) -> bool {
-        self.shared.state.lock().engine.is_out_of_step()
+        self.shared().state.lock().engine.is_out_of_step()
     }
 
     /// The statistics so far. Any context.
     fn stats(&self) -> Stats {
-        self.shared.state.lock().port.stats
+        let state = self.shared().state.lock();
+        let policy = state.engine.policy();
+        let mut stats = state.port.stats;
+
+        stats.gathered = (policy.gathered, policy.in_vain);
+        stats.mean_service = policy.mean;
+        stats
     }
 
     /// Whether there is a queue. Any context.
     pub(crate) fn is_attached(&self) -> bool {
-        self.shared.state.lock().port.queue.is_some()
+        self.shared().state.lock().port.queue.is_some()
     }
 
     /// Stops for good, because the machine goes down; callers wait. Any context.
     pub(crate) fn shut_down(&self) {
-        self.shared.state.lock().engine.shut_down();
+        self.shared().state.lock().engine.shut_down();
     }
 
     /// Whether [`close`](Self::close) or [`shut_down`](Self::shut_down) was called. Any context.
     pub(crate) fn is_ending(&self) -> bool {
-        self.shared.state.lock().engine.is_ending()
+        self.shared().state.lock().engine.is_ending()
     }
 
     /// Decides whether the device is to be recovered; if not, it is given up. Any context.
@@ -280,14 +312,12 @@ impl FlushPath {
 
     /// Fails all callers if the queue has broken, which no callback reports. Any context.
     pub(crate) fn give_up_if_broken(&self) {
-        if self.shared.give_up_if_broken() {
-            self.shared.enqueue(&self.ordered);
-        }
+        shared::give_up_if_broken(&self.timed);
     }
 
     /// Begins a watch. Any context.
     pub(crate) fn watch(&self, subject: Subject, expiry: Expiry) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared().state.lock();
         let answers = state.port.answers;
 
         state.watch = Watch::new(subject, expiry, answers);
@@ -295,7 +325,7 @@ impl FlushPath {
 
     /// Ends the watch. Any context.
     pub(crate) fn unwatch(&self) {
-        self.shared.state.lock().watch = Watch::default();
+        self.shared().state.lock().watch = Watch::default();
     }
 
     /// Checks for progress, for the watchdog. Any context.
@@ -338,12 +368,15 @@ impl FlushPath {
     /// up. May sleep.
     pub(crate) fn close(&self) {
         // libnvdimm's own last flush comes before the block layer's last write-back.
-        if !self.shared.state.lock().engine.is_broken() && self.flush().is_err() {
-            dev_err!(self.shared.dev, "the last flush failed\n");
+        if !self.shared().state.lock().engine.is_broken() && self.flush().is_err() {
+            dev_err!(self.shared().dev, "the last flush failed\n");
         }
 
-        self.shared.state.lock().engine.close();
-        if self.shared.wait_until(Engine::is_idle, || false).is_err() {
+        self.update(|state| {
+            state.engine.close();
+            state.pump();
+        });
+        if self.shared().wait_until(Engine::is_idle, || false).is_err() {
             self.give_up("the host does not answer");
         }
     }
@@ -351,7 +384,7 @@ impl FlushPath {
     /// Fails the remaining callers silently, and waits for the work item. May sleep.
     pub(crate) fn finish(&self) {
         self.update(|state| state.engine.break_down(&mut state.port));
-        self.shared.flush();
+        self.shared().flush();
     }
 }
 

@@ -13,6 +13,9 @@ use kernel::{
 
 declare_trace! {
     unsafe fn virtio_pmem_arrive(dev: *const bindings::device, batch: u64, sleeps: bool);
+    unsafe fn virtio_pmem_gather(
+        dev: *const bindings::device, batch: u64, callers: u32, expected: u32
+    );
     unsafe fn virtio_pmem_send(dev: *const bindings::device, batch: u64, callers: u32);
     unsafe fn virtio_pmem_answer(
         dev: *const bindings::device, batch: u64, len: u32, status: u32
@@ -32,6 +35,14 @@ fn raw(dev: &Device) -> *const bindings::device {
 pub(crate) fn arrive(dev: &Device, batch: u64, sleeps: bool) {
     // SAFETY: The event only reads the device's name, and `dev` is valid during the call.
     unsafe { virtio_pmem_arrive(raw(dev), batch, sleeps) }
+}
+
+/// The flush for `batch` is held back no longer: so many of the `expected` callers are here. Any
+/// context.
+#[inline]
+pub(crate) fn gather(dev: &Device, batch: u64, callers: usize, expected: usize) {
+    // SAFETY: As in `arrive`.
+    unsafe { virtio_pmem_gather(raw(dev), batch, callers as u32, expected as u32) }
 }
 
 /// A flush was sent to the host for `batch`. Any context.

@@ -12,10 +12,12 @@
 #![crate_name = "virtio_pmem_rust"]
 
 mod callers;
-// The file is also compiled by the model's crate, where it is public.
+// This file and `gather` are also compiled by the model's crate, where they are public.
 #[allow(dead_code, unreachable_pub)]
 mod engine;
 mod flush;
+#[allow(dead_code, unreachable_pub)]
+mod gather;
 mod lifecycle;
 mod range;
 mod stats;
@@ -66,6 +68,10 @@ kernel::module_virtio_driver! {
             default: 600,
             description: "Seconds that a removal, a suspend or a reset waits without progress",
         },
+        gathering: bool {
+            default: true,
+            description: "Hold a flush back for callers that were just answered",
+        },
     },
 }
 
@@ -74,6 +80,11 @@ kernel::module_virtio_driver! {
 /// For one flush a host may have to write back tens of GiB, or it may limit the rate of flushes.
 fn timeout_secs() -> u32 {
     module_parameters::timeout.value().max(1)
+}
+
+/// Returns the module's parameter: whether a device gathers at first.
+fn gathers() -> bool {
+    module_parameters::gathering.value()
 }
 
 struct VirtioPmem;

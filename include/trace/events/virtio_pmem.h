@@ -2,8 +2,8 @@
 /*
  * Trace events of the virtio-pmem driver in Rust.
  *
- * A caller arrives and joins a batch, a flush is sent to the host for the batch, the host answers
- * it, and the callers of the batch are completed.
+ * A caller arrives and joins a batch, and the batch may be held back for more callers. A flush is
+ * sent to the host for the batch, the host answers it, and the callers of the batch are completed.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM virtio_pmem
@@ -34,6 +34,30 @@ TRACE_EVENT(virtio_pmem_arrive,
 
 	TP_printk("%s batch=%llu %s", __get_str(dev), __entry->batch,
 		  __entry->sleeps ? "sync" : "bio")
+);
+
+TRACE_EVENT(virtio_pmem_gather,
+
+	TP_PROTO(const struct device *dev, u64 batch, u32 callers, u32 expected),
+
+	TP_ARGS(dev, batch, callers, expected),
+
+	TP_STRUCT__entry(
+		__string(dev, dev_name(dev))
+		__field(u64, batch)
+		__field(u32, callers)
+		__field(u32, expected)
+	),
+
+	TP_fast_assign(
+		__assign_str(dev);
+		__entry->batch = batch;
+		__entry->callers = callers;
+		__entry->expected = expected;
+	),
+
+	TP_printk("%s batch=%llu callers=%u expected=%u", __get_str(dev), __entry->batch,
+		  __entry->callers, __entry->expected)
 );
 
 TRACE_EVENT(virtio_pmem_send,

@@ -22,8 +22,8 @@ pub enum Kind {
 pub struct List(pub Vec<u8>);
 
 impl Batch for List {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    fn len(&self) -> usize {
+        self.0.len()
     }
     fn append(&mut self, later: &mut Self) {
         self.0.append(&mut later.0);
@@ -73,9 +73,9 @@ impl Callers {
     pub fn has_work(&self) -> bool {
         self.all.iter().any(|caller| caller.ended)
     }
-    /// Whether the engine has a caller.
-    pub fn any_waits(&self) -> bool {
-        self.all.iter().any(|caller| !caller.ended)
+    /// How many callers the engine has.
+    pub fn waiting(&self) -> usize {
+        self.all.iter().filter(|caller| !caller.ended).count()
     }
 
     pub fn arrive(&mut self, kind: Kind) -> u8 {

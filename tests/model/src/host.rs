@@ -44,16 +44,19 @@ pub struct Setup {
     pub event_idx: bool,
     /// Requests are mapped while they are in the ring.
     pub mapped: bool,
+    /// The driver gathers, and its clock is simulated.
+    pub gathers: bool,
 }
 
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}{}{}",
+            "{}{}{}{}",
             if self.packed { "packed" } else { "split" },
             if self.event_idx { ", EVENT_IDX" } else { "" },
             if self.mapped { ", mapped" } else { "" },
+            if self.gathers { ", gathering" } else { "" },
         )
     }
 }
@@ -65,6 +68,7 @@ impl Setup {
             packed: n & 1 != 0,
             event_idx: n & 2 != 0,
             mapped,
+            gathers: false,
         })
     }
 

@@ -14,11 +14,12 @@
 //! | `tests/exhaustive.rs` | visits every state that is reachable with a few callers |
 //! | `tests/random.rs` | long runs with many callers, shrunk when they fail |
 //! | `tests/cases.rs` | single sequences of events |
+//! | `tests/regret.rs` | what gathering costs and gains on simulated loads |
 //! | `tests/mutants.rs` | engines with a fault, each of which must be found: they test the rules |
 //!
 //! # The rules
 //!
-//! R1 to R9 are the rules at the head of the engine's file that each of these checks.
+//! R1 to R12 are the rules at the head of the engine's file that each of these checks.
 //!
 //! - *durability* (R1, R3 to R5): a caller that succeeds is covered by a host flush that was made
 //!   available after the caller arrived and that the host finished without an error.
@@ -37,6 +38,9 @@
 //!   come.
 //! - *memory* (R4, R7): the host writes neither to a request that was freed, nor to one that was
 //!   unmapped.
+//! - *gathering* (R10 to R12): a flush that could be sent is held back only if more than one caller
+//!   was there when the last one succeeded, only while fewer wait, and only if a timer ends that in
+//!   time; never after an error, a reset or a freeze, during a removal, or if it is switched off.
 //! - *queue*: the driver neither sends without a queue or a request, nor takes an element without a
 //!   descriptor.
 //!
@@ -63,6 +67,10 @@
 #[allow(missing_docs)]
 pub mod engine;
 
+#[path = "../../../drivers/nvdimm/virtio_pmem_rust/gather.rs"]
+#[allow(missing_docs)]
+pub mod gather;
+
 mod callers;
 mod explore;
 mod host;
@@ -84,9 +92,11 @@ pub use host::{
 };
 pub use port::ModelPort;
 pub use under_test::{
+    Always,
     Real,
     UnderTest,
-    GIVEN_UP, //
+    GIVEN_UP,
+    LIMIT, //
 };
 pub use world::{
     Event,

@@ -45,7 +45,7 @@ pub struct ModelPort {
     pub host: Host,
     /// No mapping can be made.
     pub no_memory: bool,
-    /// The work item is to try again.
+    /// The timer is to end an attempt that failed for want of memory.
     pub must_retry: bool,
     /// The engine has broken, and its callers have failed.
     pub is_broken: bool,
@@ -59,6 +59,12 @@ pub struct ModelPort {
     pub attached: bool,
     /// When the driver has accessed the ring so many more times, the host answers this flush.
     pub meanwhile: Option<(u8, usize)>,
+    /// How many steps of the clock have passed since a flush succeeded.
+    pub now: u8,
+    /// How many callers there were then, or 0 if there is no reason to gather.
+    pub crowd: usize,
+    /// When the driver's timer ends, and whether it was started since a flush succeeded.
+    pub timer: Option<(u8, bool)>,
     /// Callers that have ended, for the engine's count.
     pub completed: usize,
     /// The first violation; a port cannot fail.
@@ -138,7 +144,7 @@ impl Port<List> for ModelPort {
         }
         if self.no_memory && !self.host.is_gone() {
             self.must_retry = true;
-            return Err(NotSent::Again);
+            return Err(NotSent::Again(self.now.into()));
         }
         let sent = self.callers.sent(self.strict);
         let covers = self.check(sent);
@@ -173,6 +179,16 @@ impl Port<List> for ModelPort {
         self.host.give_up_request()
     }
 
+    fn now(&mut self) -> u64 {
+        self.now.into()
+    }
+
+    fn is_timer_precise(&self) -> bool {
+        true
+    }
+
+    fn gathered(&mut self, _: usize, _: usize) {}
+
     fn end(&mut self, batch: List, how: Ended) {
         let how = match how {
             Ended::Done => End::Done,
@@ -192,6 +208,13 @@ impl Port<List> for ModelPort {
         }
         let ended = self.end_all(&batch, how);
         self.check(ended);
+        self.now = 0;
+        self.timer = self.timer.map(|(time, _)| (time, false));
+        self.crowd = if how == End::Done {
+            batch.0.len() + self.callers.waiting()
+        } else {
+            0
+        };
     }
 
     fn broke(&mut self, why: &'static str) {

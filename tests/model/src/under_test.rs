@@ -8,8 +8,10 @@ use crate::{
         Engine,
         Join,
         Refused,
+        Timer,
         Used, //
     },
+    gather::Policy,
     port::ModelPort, //
 };
 use std::{
@@ -17,8 +19,29 @@ use std::{
     hash::Hash, //
 };
 
-/// The driver's engine.
-pub type Real = Engine<List>;
+/// The driver's engine, with a policy that stands for any other.
+pub type Real = Engine<List, Always>;
+
+/// Gathers after each flush, as long as it may.
+///
+/// Nothing is learned, so the number of states stays finite. Another policy does the same after
+/// some flushes, which here is done by switching gathering on and off, and for a shorter time,
+/// which makes no difference where time passes in steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Always;
+
+/// How many steps of the clock a flush may be held back.
+pub const LIMIT: u8 = 2;
+
+impl Policy for Always {
+    fn sent(&mut self, _: Option<u64>) {}
+    fn answered(&mut self, _: u64, _: usize, _: usize) -> u64 {
+        LIMIT.into()
+    }
+    fn present(&mut self, _: usize, _: impl FnOnce() -> u64) {}
+    fn gathered(&mut self, _: u64, _: usize) {}
+    fn forget(&mut self) {}
+}
 
 /// An engine: the real one, or one around it with a fault. Each function does what the real
 /// engine's does, unless it is overridden.
@@ -48,6 +71,21 @@ pub trait UnderTest: Clone + Debug + Default + Eq + Hash {
     }
     fn reset(&mut self, unread: Option<Used>, port: &mut ModelPort) {
         self.real_mut().reset(unread, port)
+    }
+    fn wake(&mut self, port: &mut ModelPort) {
+        self.real_mut().wake(port)
+    }
+    fn take_timer(&mut self) -> Option<Timer> {
+        self.real_mut().take_timer()
+    }
+    fn quiesce(&mut self) {
+        self.real_mut().quiesce()
+    }
+    fn close(&mut self) {
+        self.real_mut().close()
+    }
+    fn set_gathering(&mut self, gathers: bool) {
+        self.real_mut().set_gathering(gathers)
     }
     fn has_lost(&self) -> bool {
         self.real().has_lost()

@@ -4,13 +4,19 @@
 
 use crate::{
     callers::Kind,
-    engine::Refused,
+    engine::{
+        Refused,
+        Timer, //
+    },
     host::{
         How,
         Setup, //
     },
     port::ModelPort,
-    under_test::UnderTest,
+    under_test::{
+        UnderTest,
+        LIMIT, //
+    },
     violated,
     Violation, //
 };
@@ -39,8 +45,12 @@ pub enum Event {
     NoMemory,
     /// It has memory again.
     Memory,
-    /// The driver tries again what failed for want of memory.
-    Retry,
+    /// The clock advances by a step.
+    Tick,
+    /// The driver's timer ends. It may have been started for an earlier gathering.
+    Wake,
+    /// Gathering is switched on or off.
+    Switch(bool),
     /// Suspend begins: the driver waits for the answer in flight.
     Freeze,
     /// The answer has come: the device is reset.
@@ -93,6 +103,7 @@ pub struct World<F> {
     stage: Stage,
     must_recover: bool,
     closing: bool,
+    gathers: bool,
 }
 
 impl<F: UnderTest> World<F> {
@@ -102,6 +113,7 @@ impl<F: UnderTest> World<F> {
         world.port.host.setup = setup;
         world.port.host.offered = setup;
         world.port.strict = F::STRICT;
+        world.switch(setup.gathers);
         world
     }
 
@@ -155,8 +167,10 @@ impl<F: UnderTest> World<F> {
             callers,
             host,
             no_memory,
-            must_retry,
             is_broken,
+            now,
+            crowd,
+            timer,
             ..
         } = &self.port;
         let works = host.has_ring() && !host.is_gone() && !is_broken;
@@ -180,7 +194,10 @@ impl<F: UnderTest> World<F> {
         can(Work, callers.has_work());
         can(NoMemory, bound && !no_memory && !is_broken);
         can(Memory, *no_memory);
-        can(Retry, *must_retry);
+        let is_due = timer.is_some_and(|(time, _)| time <= *now);
+        can(Tick, *crowd > 1 && *now <= LIMIT && !is_due);
+        can(Wake, timer.is_some());
+        can(Switch(!self.gathers), bound && host.setup.gathers);
         can(Freeze, running);
         can(Frozen, freezing && quiet);
         can(Thaw, freezing);
@@ -224,17 +241,25 @@ impl<F: UnderTest> World<F> {
             Work => self.work(),
             NoMemory => self.port.no_memory = true,
             Memory => self.port.no_memory = false,
-            Retry => {
+            Tick => self.port.now += 1,
+            Wake => {
+                self.port.timer = None;
                 self.port.must_retry = false;
+                self.engine.wake(&mut self.port);
+            }
+            Switch(gathers) => {
+                self.switch(gathers);
                 self.engine.pump(&mut self.port);
             }
             Freeze => {
-                self.engine.real_mut().quiesce();
+                self.engine.quiesce();
+                self.port.crowd = 0;
                 self.stage = Stage::Freezing;
             }
             Frozen => self.reset(true),
             Thaw => {
                 self.engine.real_mut().resume();
+                self.port.crowd = 0;
                 self.engine.pump(&mut self.port);
                 self.stage = Stage::Running;
             }
@@ -261,7 +286,8 @@ impl<F: UnderTest> World<F> {
             GiveUp => self.engine.fail(&mut self.port),
             Close => {
                 self.closing = true;
-                self.engine.real_mut().close();
+                self.engine.close();
+                self.engine.pump(&mut self.port);
             }
             Removed => {
                 if self.port.callers.len() != 0 {
@@ -276,11 +302,18 @@ impl<F: UnderTest> World<F> {
             }
             Rebind => {
                 self.engine = F::default();
+                self.switch(self.port.host.setup.gathers);
                 self.stage = Stage::NoQueue;
             }
         }
         if self.engine.real_mut().take_notify() {
             self.port.host.notified();
+        }
+        match self.engine.take_timer() {
+            Some(Timer::Start(time)) => self.port.timer = Some((time as u8, true)),
+            // It may have expired already.
+            Some(Timer::Stop) => self.port.timer = self.port.timer.map(|(time, _)| (time, false)),
+            None => (),
         }
         self.complete();
         self.port.verdict()?;
@@ -297,7 +330,7 @@ impl<F: UnderTest> World<F> {
             ..
         } = &self.port;
 
-        if *is_broken && callers.any_waits() {
+        if *is_broken && callers.waiting() > 0 {
             return violated("broken", "a broken engine has a caller");
         }
         if engine.is_idle() && callers.len() != 0 {
@@ -307,7 +340,38 @@ impl<F: UnderTest> World<F> {
         if F::STRICT && at_rest && host.owes() && !is_broken {
             return violated("count", "quiet, but a reset would lose an answer");
         }
+        if host.setup.gathers {
+            self.check_gathering()?;
+        }
         Ok(())
+    }
+
+    /// Rules on a flush that could be sent, and is not (R10 to R12).
+    fn check_gathering(&self) -> Result<(), Violation> {
+        let engine = self.engine.real();
+        let ModelPort { callers, crowd, .. } = &self.port;
+        let can_send =
+            self.stage == Stage::Running && engine.is_quiet() && !engine.is_out_of_step();
+
+        if !can_send || self.port.must_retry || callers.waiting() == 0 {
+            return Ok(());
+        }
+        if *crowd < 2 || self.closing || !self.gathers {
+            return violated("gathering", "a caller is held back without a reason");
+        }
+        if callers.waiting() >= *crowd {
+            return violated("gathering", "a caller is held back, and all are here");
+        }
+        match self.port.timer {
+            Some((time, true)) if time <= LIMIT => Ok(()),
+            _ => violated("gathering", "no timer ends the gathering in time"),
+        }
+    }
+
+    /// Switches gathering on or off.
+    fn switch(&mut self, gathers: bool) {
+        self.gathers = gathers;
+        self.engine.set_gathering(gathers);
     }
 
     /// The driver's callback.
@@ -352,6 +416,7 @@ impl<F: UnderTest> World<F> {
         let unread = self.port.host.reset(keeps).filter(|_| is_owed);
         self.engine.reset(unread, &mut self.port);
         self.port.callers.reset();
+        self.port.crowd = 0;
         self.port.attached = false;
         // R9.
         self.port.host.setup.packed &= !self.engine.has_lost();
@@ -437,7 +502,7 @@ impl<F: UnderTest> World<F> {
         let stuck = host.is_gone() || host.lied || self.closing;
         let late = [answer, Recover(true), Recover(false)];
         let early = [Recover(true), Recover(false), answer];
-        let order = [Memory, Interrupt, Work, Retry, Frozen, Restore]
+        let order = [Memory, Interrupt, Work, Tick, Wake, Frozen, Restore]
             .into_iter()
             .chain(if recover_late { late } else { early })
             .chain([Thaw])

@@ -6,6 +6,7 @@ use flush_model::{
     engine::{
         Dead,
         Ended,
+        Engine,
         NotSent,
         Port,
         Responses,
@@ -75,7 +76,7 @@ fn a_request_that_comes_back_empty_is_an_error() {
 #[test]
 fn want_of_memory_fails_no_caller() {
     let mut world = World::probed(Setup::default());
-    play!(world: NoMemory, Arrive(Sync), Retry, Retry, Memory, Retry => 0, 0);
+    play!(world: NoMemory, Arrive(Sync), Wake, Wake, Memory, Wake => 0, 0);
     play!(world: Answer(0, Done), Interrupt => 1, 0);
 }
 
@@ -294,6 +295,60 @@ fn an_unread_answer_is_not_lost_on_reset() {
     play!(world: Restore, Answer(0, Done), NeedsReset, Recover(true), Work => 1, 1);
 }
 
+fn gathering() -> World<Real> {
+    World::probed(Setup {
+        gathers: true,
+        ..Setup::default()
+    })
+}
+
+/// R10: the flush for the second caller waits for the first, which is back soon.
+#[test]
+fn one_flush_answers_all_callers() {
+    let mut world = gathering();
+    play!(world: Arrive(Sync), Arrive(Sync), Answer(0, Done), Interrupt => 1, 0);
+    for done in [3, 5, 7] {
+        play!(world: Arrive(Sync), Answer(0, Done), Interrupt => done, 0);
+        play!(world: Tick, Arrive(Sync) => done, 0);
+    }
+}
+
+/// R10, R11: the first caller does not come back.
+#[test]
+fn a_gathering_has_an_end() {
+    let mut world = gathering();
+    play!(world: Arrive(Sync), Arrive(Sync), Answer(0, Done), Interrupt => 1, 0);
+    play!(world: Wake, Tick, Wake, Tick => 1, 0);
+    play!(world: Wake, Answer(0, Done), Interrupt => 2, 0);
+    // The second caller was alone then.
+    play!(world: Arrive(Sync), Answer(0, Done), Interrupt => 3, 0);
+}
+
+/// R11: no caller was here when the deadline passed, so there was no timer.
+#[test]
+fn a_gathering_ends_without_a_caller() {
+    let mut world = gathering();
+    play!(world: Arrive(Sync), Arrive(Sync), Answer(0, Done), Interrupt => 1, 0);
+    play!(world: Arrive(Sync), Answer(0, Done), Interrupt, Wake, Tick, Tick => 3, 0);
+    play!(world: Arrive(Sync), Answer(0, Done), Interrupt => 4, 0);
+}
+
+/// R12.
+#[test]
+fn a_gathering_ends_when_the_driver_is_removed() {
+    let mut world = gathering();
+    play!(world: Arrive(Sync), Arrive(Sync), Answer(0, Done), Interrupt => 1, 0);
+    play!(world: Close, Answer(0, Done), Interrupt, Removed => 2, 0);
+}
+
+/// R12.
+#[test]
+fn no_flush_is_held_back_after_an_error() {
+    let mut world = gathering();
+    play!(world: Arrive(Sync), Arrive(Sync), Answer(0, Error), Interrupt => 0, 1);
+    play!(world: Answer(0, Done), Interrupt => 1, 1);
+}
+
 /// A port without a world, whose answers the test sets.
 #[derive(Default)]
 struct Script {
@@ -315,6 +370,13 @@ impl Port<List> for Script {
     fn give_up_request(&mut self) {
         self.given_up = true;
     }
+    fn now(&mut self) -> u64 {
+        panic!("the clock is read");
+    }
+    fn is_timer_precise(&self) -> bool {
+        true
+    }
+    fn gathered(&mut self, _: usize, _: usize) {}
     fn end(&mut self, _: List, how: Ended) {
         self.ended.push(how);
     }
@@ -331,6 +393,26 @@ fn judge(responses: Responses, len: u32, value: u32) -> (Vec<Ended>, bool) {
     script.used = Some(Used { len, value });
     engine.drain(&mut script);
     (script.ended, script.given_up)
+}
+
+/// R11.
+#[test]
+fn a_lone_caller_reads_no_clock() {
+    let mut engine = Engine::<List>::new();
+    let mut script = Script::default();
+    engine.start(Responses::Direct, &mut script);
+    engine.set_gathering(true);
+    for ended in 1..10 {
+        engine.arrive(7).unwrap();
+        engine.pump(&mut script);
+        script.used = Some(Used {
+            len: RESPONSE_LEN,
+            value: 0,
+        });
+        engine.drain(&mut script);
+        assert_eq!(script.ended.len(), ended);
+        assert_eq!(engine.take_timer(), None);
+    }
 }
 
 #[test]

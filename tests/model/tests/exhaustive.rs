@@ -19,12 +19,33 @@ use flush_model::{
 /// Explores the world with that many callers, the events of normal service and those that `also`
 /// accepts, on each kind of ring.
 fn explore_all(name: &str, mapped: bool, most: usize, also: impl Fn(Event) -> bool) {
+    explore_each(name, Setup::rings(mapped), most, also);
+}
+
+/// The same with gathering, on hosts that interrupt no more than they must.
+fn explore_gathering(name: &str, mapped: bool, most: usize, also: impl Fn(Event) -> bool) {
+    let setups = Setup::rings(mapped).filter(|setup| setup.event_idx);
+    let setups = setups.map(|setup| Setup {
+        gathers: true,
+        ..setup
+    });
+    explore_each(name, setups, most, |event| {
+        matches!(event, Tick | Wake) || also(event)
+    });
+}
+
+fn explore_each(
+    name: &str,
+    setups: impl Iterator<Item = Setup>,
+    most: usize,
+    also: impl Fn(Event) -> bool,
+) {
     let most = std::env::var("MOST").map_or(most, |most| most.parse().expect("MOST is a number"));
     let allowed = |event| match event {
         Arrive(_) | Answer(_, How::Done | How::Error) | Interrupt | Work | Restore => true,
         _ => also(event),
     };
-    for setup in Setup::rings(mapped) {
+    for setup in setups {
         match explore::<Real>(setup, most, allowed) {
             Ok(explored) => println!("{name}, {setup}, {most} at a time: {explored}"),
             Err((trace, violation)) => panic!("{setup}: {violation}, after {trace:?}"),
@@ -35,14 +56,14 @@ fn explore_all(name: &str, mapped: bool, most: usize, also: impl Fn(Event) -> bo
 #[test]
 fn traffic() {
     explore_all("traffic", false, 4, |event| {
-        matches!(event, Answer(_, How::Empty) | NoMemory | Memory | Retry)
+        matches!(event, Answer(_, How::Empty) | NoMemory | Memory)
     });
 }
 
 #[test]
 fn suspend() {
     explore_all("suspend", false, 4, |event| {
-        matches!(event, Freeze | Frozen | Thaw | NoMemory | Memory | Retry)
+        matches!(event, Freeze | Frozen | Thaw | NoMemory | Memory)
     });
 }
 
@@ -112,7 +133,7 @@ fn mapped_removal() {
     explore_all("mapped removal", true, 2, |event| {
         matches!(
             event,
-            Close | Removed | RemovedByForce | Rebind | ForcedReset(_) | NoMemory | Memory | Retry
+            Close | Removed | RemovedByForce | Rebind | ForcedReset(_) | NoMemory | Memory
         )
     });
 }
@@ -124,6 +145,70 @@ fn overlap() {
         matches!(
             event,
             InterruptMeanwhile(..) | Find | ForcedReset(true) | Recover(true)
+        )
+    });
+}
+
+#[test]
+fn gathering() {
+    explore_gathering("traffic", false, 3, |event| matches!(event, Switch(_)));
+}
+
+#[test]
+fn gathering_without_memory() {
+    explore_gathering("memory", false, 2, |event| {
+        matches!(event, Switch(_) | Answer(_, How::Empty) | NoMemory | Memory)
+    });
+}
+
+#[test]
+fn gathering_and_suspend() {
+    explore_gathering("suspend", false, 3, |event| {
+        matches!(event, Freeze | Frozen | Thaw | Switch(_))
+    });
+}
+
+#[test]
+fn gathering_and_resets() {
+    explore_gathering("resets", false, 2, |event| {
+        matches!(event, ForcedReset(_) | Recover(_) | Switch(_))
+    });
+}
+
+#[test]
+fn gathering_and_recovery() {
+    explore_gathering("recovery", false, 2, |event| {
+        matches!(event, NeedsReset | Recover(_))
+    });
+}
+
+#[test]
+fn gathering_and_removal() {
+    explore_gathering("removal", false, 2, |event| {
+        matches!(
+            event,
+            GiveUp | Vanish | Close | Removed | RemovedByForce | Rebind | Recover(_)
+        )
+    });
+}
+
+#[test]
+fn gathering_mapped() {
+    explore_gathering("mapped", true, 2, |event| {
+        matches!(
+            event,
+            Freeze | Frozen | ForcedReset(_) | Recover(_) | Close | Removed | NoMemory | Memory
+        )
+    });
+}
+
+/// The host answers while the driver accesses the ring.
+#[test]
+fn gathering_and_overlap() {
+    explore_gathering("overlap", false, 2, |event| {
+        matches!(
+            event,
+            InterruptMeanwhile(..) | ForcedReset(true) | Recover(true)
         )
     });
 }

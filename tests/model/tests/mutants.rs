@@ -12,6 +12,7 @@ use flush_model::{
         Port,
         Refused,
         Responses,
+        Timer,
         Used,
         RESPONSE_LEN,
         UNANSWERED, //
@@ -27,6 +28,7 @@ use flush_model::{
     Real,
     Setup, //
     UnderTest,
+    LIMIT,
 };
 
 /// Explores a world with this engine and a host without faults. The engine must violate `rule`,
@@ -39,6 +41,12 @@ const SPLIT: Setup = Setup {
     packed: false,
     event_idx: true,
     mapped: false,
+    gathers: false,
+};
+
+const GATHERING: Setup = Setup {
+    gathers: true,
+    ..SPLIT
 };
 
 const PACKED: Setup = Setup {
@@ -95,7 +103,6 @@ struct Faulty<'a> {
     ended: &'a mut dyn FnMut(&mut List, &mut Ended),
     rearms: fn(&mut ModelPort) -> bool,
     gives_up: bool,
-    retries: bool,
     ends: bool,
 }
 
@@ -107,7 +114,6 @@ impl<'a> Faulty<'a> {
             ended,
             rearms: |port| port.rearm(),
             gives_up: true,
-            retries: true,
             ends: true,
         }
     }
@@ -117,11 +123,7 @@ fn unchanged(_: &mut List, _: &mut Ended) {}
 
 impl Port<List> for Faulty<'_> {
     fn add(&mut self, batch: &List) -> Result<bool, NotSent> {
-        let added = self.port.add(batch);
-        if !self.retries {
-            self.port.must_retry = false;
-        }
-        added
+        self.port.add(batch)
     }
     fn take(&mut self) -> Result<Option<Used>, Dead> {
         let taken = self.port.take();
@@ -139,6 +141,15 @@ impl Port<List> for Faulty<'_> {
         if self.gives_up {
             self.port.give_up_request()
         }
+    }
+    fn now(&mut self) -> u64 {
+        self.port.now()
+    }
+    fn is_timer_precise(&self) -> bool {
+        self.port.is_timer_precise()
+    }
+    fn gathered(&mut self, callers: usize, expected: usize) {
+        self.port.gathered(callers, expected)
     }
     fn end(&mut self, mut batch: List, mut how: Ended) {
         (self.ended)(&mut batch, &mut how);
@@ -545,15 +556,208 @@ mutant! {
     /// Does not try again what failed for want of memory.
     DoesNotRetry {}
 
-    fn pump(&mut self, port: &mut ModelPort) {
-        self.real.pump(&mut Faulty {
-            retries: false,
-            ..Faulty::new(port, &mut unchanged)
-        })
+    fn take_timer(&mut self) -> Option<Timer> {
+        None
     }
 }
 
 #[test]
 fn want_of_memory_is_not_forgotten() {
     must_violate::<DoesNotRetry>("progress", |_| false);
+}
+
+mutant! {
+    /// Does not end a gathering when the time has come (R10).
+    GathersForEver {}
+
+    fn wake(&mut self, _: &mut ModelPort) {}
+}
+
+#[test]
+fn a_gathering_ends() {
+    must_violate_in::<GathersForEver>(GATHERING, "gathering", |_| false);
+}
+
+mutant! {
+    /// Asks for its timer a step too late (R11).
+    EndsLate {}
+
+    fn take_timer(&mut self) -> Option<Timer> {
+        match self.real.take_timer() {
+            Some(Timer::Start(time)) => Some(Timer::Start(time + 1)),
+            other => other,
+        }
+    }
+}
+
+#[test]
+fn a_gathering_ends_in_time() {
+    must_violate_in::<EndsLate>(GATHERING, "gathering", |_| false);
+}
+
+mutant! {
+    /// Does not start its timer again when that expires early (R11).
+    LosesItsTimer {}
+
+    fn wake(&mut self, port: &mut ModelPort) {
+        self.real.wake(port);
+        self.real.take_timer();
+    }
+}
+
+#[test]
+fn a_timer_may_expire_early() {
+    must_violate_in::<LosesItsTimer>(GATHERING, "gathering", |event| event == NoMemory);
+}
+
+mutant! {
+    /// Has no deadline any more when its queue was lost once (R11).
+    ForgetsTheDeadline { reset: bool }
+
+    fn reset(&mut self, unread: Option<Used>, port: &mut ModelPort) {
+        self.reset = true;
+        self.real.reset(unread, port);
+    }
+    fn take_timer(&mut self) -> Option<Timer> {
+        self.real.take_timer().filter(|_| !self.reset)
+    }
+}
+
+#[test]
+fn a_gathering_has_a_deadline_after_a_reset() {
+    must_violate_in::<ForgetsTheDeadline>(GATHERING, "gathering", |event| event == NoMemory);
+}
+
+mutant! {
+    /// Goes on with a gathering although the queue was lost (R12).
+    GathersAcrossAReset { reset: bool }
+
+    fn reset(&mut self, unread: Option<Used>, port: &mut ModelPort) {
+        self.reset = true;
+        self.real.reset(unread, port);
+    }
+    fn start(&mut self, port: &mut ModelPort) {
+        if self.reset {
+            self.real.resume();
+        } else {
+            self.real.start(port.host.setup.responses(), port);
+        }
+    }
+    fn wake(&mut self, port: &mut ModelPort) {
+        self.real.pump(port);
+    }
+}
+
+#[test]
+fn a_reset_ends_a_gathering() {
+    must_violate_in::<GathersAcrossAReset>(GATHERING, "gathering", |_| false);
+}
+
+mutant! {
+    /// Goes on with a gathering after a pause without a reset (R12).
+    GathersAcrossAPause { paused: bool }
+
+    fn quiesce(&mut self) {
+        self.paused = true;
+        self.real.quiesce();
+    }
+    fn pump(&mut self, port: &mut ModelPort) {
+        if !self.paused || !self.real.is_quiet() {
+            self.real.pump(port);
+        }
+    }
+}
+
+#[test]
+fn a_pause_ends_a_gathering() {
+    must_violate_in::<GathersAcrossAPause>(GATHERING, "gathering", |_| false);
+}
+
+mutant! {
+    /// Goes on with a gathering when the device is removed (R12).
+    GathersWhenClosed { closed: bool }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.real.close();
+    }
+    fn pump(&mut self, port: &mut ModelPort) {
+        if !self.closed || !self.real.is_quiet() {
+            self.real.pump(port);
+        }
+    }
+}
+
+#[test]
+fn a_removal_ends_a_gathering() {
+    must_violate_in::<GathersWhenClosed>(GATHERING, "gathering", |_| false);
+}
+
+mutant! {
+    /// Waits for as many callers as there ever were, also for those that left (R10).
+    WaitsForALeaver { most: usize }
+
+    fn drain(&mut self, port: &mut ModelPort) {
+        self.real.drain(port);
+        self.most = self.most.max(port.crowd);
+    }
+    fn pump(&mut self, port: &mut ModelPort) {
+        let waiting = port.callers.waiting();
+        if !self.real.is_quiet() || waiting < port.crowd || waiting >= self.most {
+            self.real.pump(port);
+        }
+    }
+}
+
+#[test]
+fn a_caller_that_left_is_not_waited_for() {
+    must_violate_in::<WaitsForALeaver>(GATHERING, "gathering", |event| {
+        matches!(
+            event,
+            Switch(_) | Freeze | Close | ForcedReset(_) | Recover(_)
+        )
+    });
+}
+
+mutant! {
+    /// Gathers also for a caller that is alone (R10).
+    GathersAlone { asks: bool }
+
+    fn pump(&mut self, port: &mut ModelPort) {
+        self.asks = self.real.is_quiet() && port.callers.waiting() == 1;
+        if !self.asks {
+            self.real.pump(port);
+        }
+    }
+    fn take_timer(&mut self) -> Option<Timer> {
+        let timer = self.real.take_timer();
+        match std::mem::take(&mut self.asks) {
+            true => Some(Timer::Start(LIMIT.into())),
+            false => timer,
+        }
+    }
+    fn wake(&mut self, port: &mut ModelPort) {
+        self.real.pump(port);
+    }
+}
+
+#[test]
+fn a_lone_caller_is_not_held_back() {
+    must_violate_in::<GathersAlone>(GATHERING, "gathering", |_| false);
+}
+
+mutant! {
+    /// Cannot be switched off (R12).
+    IgnoresTheSwitch {}
+
+    fn set_gathering(&mut self, gathers: bool) {
+        if gathers {
+            self.real.set_gathering(true);
+        }
+    }
+}
+
+#[test]
+fn gathering_is_switched_off() {
+    must_violate_in::<IgnoresTheSwitch>(GATHERING, "gathering", |_| false);
 }

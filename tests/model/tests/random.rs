@@ -4,6 +4,12 @@
 //! them.
 
 use flush_model::{
+    gather::{
+        Learned,
+        Policy,
+        LONGEST,
+        SHORTEST, //
+    },
     Event::{
         self,
         *, //
@@ -25,10 +31,11 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         200 => some(&[Arrive(Kind::Sync), Arrive(Kind::Bio), Interrupt, Work]),
         100 => flush.clone().prop_map(|flush| Answer(flush, How::Done)),
-        50 => some(&[Restore, Frozen, Rebind, Memory, Retry]),
+        50 => some(&[Restore, Frozen, Rebind, Memory, Wake]),
         20 => keeps.prop_map(Recover),
         5 => flush.clone().prop_map(|flush| Answer(flush, How::Error)),
-        5 => some(&[Freeze, Thaw, NoMemory]),
+        20 => some(&[Tick, Wake]),
+        5 => some(&[Freeze, Thaw, NoMemory, Switch(true), Switch(false)]),
         2 => flush.clone().prop_map(|flush| Answer(flush, How::Empty)),
         2 => some(&[NeedsReset, ForcedReset(true), ForcedReset(false)]),
         1 => flush.prop_map(|flush| Answer(flush, How::Lie)),
@@ -64,10 +71,34 @@ proptest! {
 
     #[test]
     fn long_runs(
-        (packed, event_idx, mapped) in any::<(bool, bool, bool)>(),
+        (packed, event_idx, mapped, gathers) in any::<(bool, bool, bool, bool)>(),
         events in prop::collection::vec(any_event(), 1..3000),
     ) {
-        let setup = Setup { packed, event_idx, mapped };
+        let setup = Setup { packed, event_idx, mapped, gathers };
         run(setup, &events).map_err(|violation| TestCaseError::fail(violation.to_string()))?;
+    }
+
+    /// R11, whatever the policy measures.
+    #[test]
+    fn waits_are_short(
+        flushes in prop::collection::vec(
+            (0..u64::MAX >> 20, 0..u64::MAX >> 20, 1..1_000_000_usize, 0..1_000_000_usize, 0..44),
+            1..1000,
+        ),
+    ) {
+        let mut policy = Learned::default();
+        let mut now = 0;
+        for (service, back, answered, waiting, shift) in flushes {
+            policy.sent(Some(now));
+            now += service >> shift;
+            let time = policy.answered(now, answered, waiting);
+            prop_assert!(time <= policy.mean / 2 && time <= LONGEST);
+            prop_assert!(time == 0 || time >= SHORTEST);
+            now += back >> shift;
+            policy.present(answered, || now);
+            if time > 0 {
+                policy.gathered(now, answered);
+            }
+        }
     }
 }

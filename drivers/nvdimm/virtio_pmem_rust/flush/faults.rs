@@ -44,7 +44,7 @@ impl FlushPath {
 
         // The wait ends if the host does not answer.
         let mut left = msecs_to_jiffies(1000);
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared().state.lock();
         let answers = state.port.answers;
 
         if !state.engine.expects_answer() {
@@ -52,7 +52,7 @@ impl FlushPath {
         }
         while state.port.answers == answers && left > 0 {
             state.watchers += 1;
-            left = self.shared.changed.wait_timeout(&mut state, left);
+            left = self.shared().changed.wait_timeout(&mut state, left);
             state.watchers -= 1;
         }
         left > 0

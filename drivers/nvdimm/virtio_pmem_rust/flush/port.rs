@@ -6,6 +6,7 @@
 use crate::{
     callers::Callers,
     engine::{
+        Batch,
         Dead,
         Ended,
         Failure,
@@ -15,6 +16,7 @@ use crate::{
         RESPONSE_LEN,
         UNANSWERED, //
     },
+    gather::SHORTEST,
     stats::Stats,
     trace,
     watchdog::Subject, //
@@ -30,6 +32,8 @@ use kernel::{
         WaitList, //
     },
     time::{
+        hrtimer,
+        Delta,
         Instant,
         Monotonic, //
     },
@@ -40,6 +44,9 @@ use kernel::{
         Virtqueue, //
     }, //
 };
+
+/// After so many nanoseconds a request is mapped again for which there was no memory.
+const RETRY: u64 = 1_000_000;
 
 /// A flush request, and the host's status.
 pub(crate) type Request = KBox<Command<Le32, Le32>>;
@@ -127,8 +134,6 @@ pub(super) struct DevicePort {
     pub(super) outcome: Outcome,
     /// Bios with FUA whose flush has ended, with their status, for the work item to complete.
     pub(super) fua_bios: BioList,
-    /// The request could not be mapped: the work item is to send the flush.
-    pub(super) starved: bool,
     /// A wrong used length was reported in the log.
     length_reported: bool,
     /// Counts answers, to distinguish a slow host from one that hangs.
@@ -137,6 +142,8 @@ pub(super) struct DevicePort {
     pub(super) stats: Stats,
     /// When the flush in flight was sent.
     sent: Instant<Monotonic>,
+    /// The beginning of the engine's time.
+    born: Instant<Monotonic>,
 }
 
 impl DevicePort {
@@ -147,11 +154,11 @@ impl DevicePort {
             request: None,
             outcome: Outcome::default(),
             fua_bios: BioList::new(),
-            starved: false,
             length_reported: false,
             answers: 0,
             stats: Stats::default(),
             sent: Instant::now(),
+            born: Instant::now(),
         }
     }
 
@@ -179,7 +186,7 @@ impl DevicePort {
 
     /// Whether the work item has something to do.
     pub(super) fn has_work(&self) -> bool {
-        self.starved || !self.fua_bios.is_empty()
+        !self.fua_bios.is_empty()
     }
 
     /// Returns what is to be done without the lock, and how many callers end by it.
@@ -188,6 +195,11 @@ impl DevicePort {
         let ended = outcome.len();
 
         (outcome, ended)
+    }
+
+    /// Returns a time of the engine as one of the kernel.
+    pub(super) fn instant(&self, time: u64) -> Instant<Monotonic> {
+        self.born + Delta::from_nanos(time as i64)
     }
 
     /// Records an answer.
@@ -227,8 +239,7 @@ impl Port<Callers> for DevicePort {
             self.request = Some(request);
             // A mapping has failed; the next one may succeed.
             return if err == ENOMEM {
-                self.starved = true;
-                Err(NotSent::Again)
+                Err(NotSent::Again(self.now() + RETRY))
             } else {
                 Err(NotSent::Dead)
             };
@@ -277,6 +288,18 @@ impl Port<Callers> for DevicePort {
         if let Some(request) = self.request.take() {
             kmemleak::leak(request);
         }
+    }
+
+    fn now(&mut self) -> u64 {
+        self.born.elapsed().as_nanos().max(0) as u64
+    }
+
+    fn is_timer_precise(&self) -> bool {
+        hrtimer::resolution() <= Delta::from_nanos(SHORTEST as i64)
+    }
+
+    fn gathered(&mut self, callers: usize, expected: usize) {
+        trace::gather(&self.dev, self.stats.flushes + 1, callers, expected);
     }
 
     fn end(&mut self, mut callers: Callers, how: Ended) {

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the callers, the queue's callback and the work item share: the engine under its lock.
+//! What the callers, the queue's callback, the timer and the work item share: the engine under its
+//! lock.
 
 use super::port::DevicePort;
 use crate::{
     callers::Callers,
-    engine::Engine,
+    engine::{
+        Engine,
+        Timer, //
+    },
     trace,
     watchdog::Watch, //
 };
@@ -19,9 +23,9 @@ use kernel::{
         CondVar,
         SpinLockIrq, //
     },
-    time::{
-        delay::fsleep,
-        Delta, //
+    time::hrtimer::{
+        EmbeddedTimer,
+        EmbeddedTimerItem, //
     },
     virtio::{
         Notifier,
@@ -29,12 +33,13 @@ use kernel::{
     },
     workqueue::{
         EmbeddedWork,
-        EmbeddedWorkItem, //
+        EmbeddedWorkItem,
+        OrderedQueue, //
     }, //
 };
 
-/// What the lock protects. The lock is innermost: it is taken in the queue's callback, where the
-/// transport may hold a lock of its own.
+/// What the lock protects. It is taken in the queue's callback, where the transport may hold a lock
+/// of its own. Under it only the timer's lock is taken.
 pub(super) struct State {
     pub(super) engine: Engine<Callers>,
     pub(super) port: DevicePort,
@@ -64,6 +69,12 @@ impl State {
     pub(super) fn is_queue_broken(&self) -> bool {
         self.port.queue.as_ref().is_some_and(Virtqueue::is_broken)
     }
+
+    /// Switches gathering on or off.
+    pub(super) fn set_gathering(&mut self, gathers: bool) {
+        self.engine.set_gathering(gathers);
+        self.pump();
+    }
 }
 
 /// The state of the work item.
@@ -78,55 +89,6 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Runs `f` under the lock, and then does without the lock what follows from the new state.
-    /// Returns also whether there is work for the work item. Any context.
-    pub(super) fn update<R>(&self, f: impl FnOnce(&mut State) -> R) -> (R, bool) {
-        // Keeps the queue until it was notified.
-        let rcu = rcu::read_lock();
-        let mut state = self.state.lock();
-        let result = f(&mut state);
-        let (outcome, ended) = state.port.take_outcome();
-        let work = state.port.has_work();
-        let watched = state.watchers > 0;
-        let notifier = if state.engine.take_notify() {
-            state.port.queue.as_ref().map(|queue| queue.notifier(&rcu))
-        } else {
-            None
-        };
-
-        // They end below, in a context that ends before the device does: a callback, a caller that
-        // holds the region, the removal itself.
-        state.engine.completed(ended);
-        drop(state);
-
-        let notified = notifier.is_none_or(Notifier::notify);
-        drop(rcu);
-
-        if let Some(complaint) = outcome.complaint {
-            complaint.print(&self.dev);
-        }
-        outcome.end();
-        if watched {
-            self.changed.notify_all();
-        }
-        if !notified {
-            return (result, self.give_up_if_broken() || work);
-        }
-        (result, work)
-    }
-
-    /// Fails all callers if the queue has broken. Returns whether there is work for the work item.
-    /// Any context.
-    pub(super) fn give_up_if_broken(&self) -> bool {
-        let fail = |state: &mut State| {
-            if state.is_queue_broken() {
-                state.fail("the queue is broken");
-            }
-        };
-
-        self.update(fail).1
-    }
-
     /// Waits until `condition` holds, or `is_hopeless`, called without the lock, returns true
     /// because it cannot hold any more. The device has to be watched
     /// ([`FlushPath::watch`](super::FlushPath::watch)). May sleep.
@@ -160,16 +122,9 @@ impl Shared {
 impl EmbeddedWorkItem for Shared {
     fn run(this: Pin<&EmbeddedWork<Self>>) {
         loop {
-            let (mut fua_bios, starved) = {
-                let mut state = this.state.lock();
+            let mut fua_bios = mem::take(&mut this.state.lock().port.fua_bios);
 
-                (
-                    mem::take(&mut state.port.fua_bios),
-                    mem::take(&mut state.port.starved),
-                )
-            };
-
-            if fua_bios.is_empty() && !starved {
+            if fua_bios.is_empty() {
                 return;
             }
 
@@ -177,14 +132,88 @@ impl EmbeddedWorkItem for Shared {
             // Their status was set when their flush ended.
             fua_bios.complete_all(Ok(()));
 
-            if starved {
-                fsleep(Delta::from_millis(1));
-            }
+            let mut state = this.state.lock();
 
-            this.update(|state| {
-                state.engine.completed(completed);
-                state.pump();
-            });
+            state.engine.completed(completed);
+            let watched = state.watchers > 0;
+            drop(state);
+            if watched {
+                this.changed.notify_all();
+            }
         }
+    }
+}
+
+/// The state of the timer, which ends a gathering, and sends what could not be sent for want of
+/// memory.
+#[pin_data]
+pub(super) struct Timed {
+    // Dropped before the queue that it runs on.
+    #[pin]
+    pub(super) shared: EmbeddedWork<Shared>,
+    pub(super) ordered: OrderedQueue,
+}
+
+/// Runs `f` under the lock, and then does without the lock what follows from the new state. Any
+/// context.
+pub(super) fn update<R>(timed: &EmbeddedTimer<Timed>, f: impl FnOnce(&mut State) -> R) -> R {
+    let shared = &timed.shared;
+    // Keeps the queue until it was notified.
+    let rcu = rcu::read_lock();
+    let mut state = shared.state.lock();
+    let result = f(&mut state);
+    let (outcome, ended) = state.port.take_outcome();
+    let work = state.port.has_work();
+    let watched = state.watchers > 0;
+    let notifier = if state.engine.take_notify() {
+        state.port.queue.as_ref().map(|queue| queue.notifier(&rcu))
+    } else {
+        None
+    };
+
+    // Under the lock, so that it cannot undo what another update has done.
+    match state.engine.take_timer() {
+        Some(Timer::Start(time)) => timed.start(state.port.instant(time)),
+        Some(Timer::Stop) => {
+            timed.try_cancel();
+        }
+        None => (),
+    }
+    // They end below, in a context that ends before the device does: a callback, the timer, a
+    // caller that holds the region, the removal itself.
+    state.engine.completed(ended);
+    drop(state);
+
+    let notified = notifier.is_none_or(Notifier::notify);
+    drop(rcu);
+
+    if let Some(complaint) = outcome.complaint {
+        complaint.print(&shared.dev);
+    }
+    outcome.end();
+    if watched {
+        shared.changed.notify_all();
+    }
+    if work {
+        shared.enqueue(&timed.ordered);
+    }
+    if !notified {
+        give_up_if_broken(timed);
+    }
+    result
+}
+
+/// Fails all callers if the queue has broken. Any context.
+pub(super) fn give_up_if_broken(timed: &EmbeddedTimer<Timed>) {
+    update(timed, |state| {
+        if state.is_queue_broken() {
+            state.fail("the queue is broken");
+        }
+    });
+}
+
+impl EmbeddedTimerItem for Timed {
+    fn expired(this: Pin<&EmbeddedTimer<Self>>) {
+        update(&this, |state| state.engine.wake(&mut state.port));
     }
 }
