@@ -28,10 +28,12 @@ def model():
         trouble = None
         try:
             steps.run([cargo, "test", "--release", "--locked", "--manifest-path", manifest,
-                       "--target-dir", settings.BUILD / "model"], log)
+                       "--target-dir", settings.BUILD / "model", "--", "--show-output"], log)
         except steps.Trouble as error:
             trouble = error
     found = re.findall(r"^test result: .*? (\d+) passed; (\d+) failed", log.read_text(), re.M)
+    for line in re.findall(r"^regret: (.*)", log.read_text(), re.M):
+        steps.say(line)
     if trouble:
         steps.say(f"error: {trouble}")
     passed = sum(int(good) for good, _ in found)
