@@ -256,7 +256,8 @@ SCRIPT
         """Return the driver's statistics of a device."""
         name = f"/sys/kernel/debug/{DRIVERS['rust']}-{device.virtio}/stats"
         lines = self.sh(f"cat {name}").splitlines()
-        return {key: int(value) for key, value in (line.split(": ") for line in lines)}
+        return {key: float(value) if "." in value else int(value)
+                for key, value in (line.split(": ") for line in lines)}
 
     def wait_stat(self, device, key, value):
         """Wait until one of the driver's statistics has reached a value."""

@@ -12,7 +12,7 @@ import steps
 MACHINE = {"sizes": (256 * MIB,)}
 
 EVENTS = "/sys/kernel/tracing/events/virtio_pmem"
-NAMES = ("arrive", "send", "answer", "complete")
+NAMES = ("arrive", "gather", "send", "answer", "complete")
 
 # The processors' own clocks may disagree about the order of events, above all emulated ones.
 CLOCK = "echo counter >trace_clock"
@@ -22,6 +22,7 @@ CLOCK = "echo counter >trace_clock"
 class Batch:
     """The events of one batch."""
     arrived: int = 0
+    gathered: int = 0
     sent: list = dataclasses.field(default_factory=list)
     answered: list = dataclasses.field(default_factory=list)
     completed: list = dataclasses.field(default_factory=list)
@@ -66,6 +67,10 @@ def batches(text, device):
             assert rest.strip() in ("sync", "bio")
             assert not batch.sent, f"batch {number} was joined after it was sent"
             batch.arrived += 1
+        elif name == "gather":
+            assert not batch.sent, f"batch {number} was sent, and then held back"
+            assert int(fields["callers"]) == batch.arrived
+            batch.gathered += 1
         elif name == "send":
             batch.sent.append(int(fields["callers"]))
         elif name == "answer":
@@ -92,6 +97,7 @@ def check(text, device, before, after):
     assert len(found) == after["host_flushes"] - before["host_flushes"]
     assert sorted(found) == list(range(before["host_flushes"] + 1, after["host_flushes"] + 1))
     assert max(batch.arrived for batch in found.values()) <= after["largest_batch"]
+    assert sum(batch.gathered for batch in found.values()) == after["gathered"] - before["gathered"]
     # Some callers do share.
     assert callers > len(found)
     assert text.count(" sync\n") and text.count(" bio\n")
