@@ -93,7 +93,7 @@ debug-test:
 	$(tool)run_tests.py debug-test
 
 #:   bench       the Rust driver beside the C driver and virtio-blk: a table, the targets,
-#:               build/bench/bench.json and bench.svg (ten minutes; QUICK=1: two)
+#:               build/bench/bench.json and bench.svg (half an hour; QUICK=1: half of that)
 bench:
 	$(tool)bench.py
 

@@ -16,6 +16,9 @@ def arguments(name):
     """Return QEMU's arguments for an accelerator."""
     if name == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
+    if name == "icount":
+        # Counts instructions: one is a nanosecond of the guest's clock.
+        return ["-accel", "tcg,thread=single", "-icount", "shift=0", "-cpu", "max"]
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 

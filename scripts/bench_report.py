@@ -1,18 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The results of a benchmark: medians, ratios, the table, and the targets."""
+"""The results of a benchmark: medians, ratios, the tables, and the targets."""
 
 import dataclasses
 import statistics
 
 # How a caller asks for durability, and the fio options that make it do so.
 MODES = {"fsync": "fsync=1", "sync": "sync=1"}
-MODE_TITLES = {"fsync": "fsync after each write", "sync": "O_SYNC writes (FUA)"}
-DEVICES = ("c", "rust", "blk")
+APPLICATION = "sqlite"
+PROCESSES = 16
+MODE_TITLES = {"fsync": "fsync after each write: writes per second",
+               "sync": "O_SYNC writes (FUA): writes per second",
+               APPLICATION: f"SQLite (WAL, synchronous=FULL), {PROCESSES} databases: commits per "
+                            "second"}
+
+# The driver in C; the one in Rust, with and without gathering; virtio-blk; and pmem that needs no
+# flush, which shows what the guest's own work allows.
+DEVICES = ("c", "rust", "off", "blk", "none")
 MANY = 64
 
 # The least ratio to the C driver at many jobs, by the host's delay in milliseconds.
-SHARING = {0: 10, 2: 15, 10: 30}
-FLUSHES = 1 / 8
+SHARING = {2: 40, 10: 50}
+# The least part of the rate of pmem that needs no flush, on the host as it is.
+LIMIT = 0.8
+# The most host flushes per caller at many jobs, by the host's delay.
+FLUSHES = {0: 1 / 8, 2: 1 / 8, 10: 1 / 50}
+# Of gathering to none: the least rate of one job; the most median latency at many jobs, by the
+# host's delay; the most mean latency of an open load.
+ALONE = 0.97
+LATENCY = {10: 0.6}
+OPEN = 1.05
 
 
 def host_title(delay):
@@ -45,12 +61,26 @@ class Count:
         return self.flushes / self.writes
 
 
-class Results:
-    """Rates of writes per second by point and device, one for each round, and the counts."""
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """The latency of durable writes, in milliseconds."""
+    mean: float
+    p50: float
+    p99: float
 
-    def __init__(self):
+
+class Results:
+    """Rates by point and device and latencies, one for each round, and the counts.
+
+    serial  the host serves one flush after the other
+    """
+
+    def __init__(self, serial=False):
+        self.serial = serial
         self.rates = {}
         self.counts = {}
+        self.latencies = {}
+        self.instructions = {}
 
     def add(self, point, device, rate):
         """Record one round's rate."""
@@ -60,6 +90,25 @@ class Results:
         """Record a count of host flushes."""
         self.counts[delay, mode, device] = count
 
+    def add_latency(self, delay, load, device, latency):
+        """Record one round's latency at many jobs, under a closed or an open load."""
+        self.latencies.setdefault((delay, load), {}).setdefault(device, []).append(latency)
+
+    def add_instructions(self, jobs, device, per_write):
+        """Record one round's number of the guest's instructions for a write."""
+        self.instructions.setdefault(jobs, {}).setdefault(device, []).append(per_write)
+
+    def flush_instructions(self, jobs, device):
+        """Return how many of them the flush takes: pmem that needs none has all the others."""
+        without = statistics.median(self.instructions[jobs]["none"])
+        return [count - without for count in self.instructions[jobs][device]]
+
+    def latency_ratios(self, delay, load, field):
+        """Return each round's ratio of a latency with gathering to the one without."""
+        found = self.latencies.get((delay, load), {})
+        return [getattr(on, field) / getattr(off, field)
+                for on, off in zip(found.get("rust", ()), found.get("off", ()), strict=False)]
+
     def points(self, delay, mode):
         """List the points of one panel, by jobs."""
         found = [point for point in self.rates if (point.delay, point.mode) == (delay, mode)]
@@ -68,7 +117,7 @@ class Results:
     def panels(self):
         """List the pairs of delay and mode that were measured."""
         found = {(point.delay, point.mode) for point in self.rates}
-        return sorted(found, key=lambda panel: (panel[0], list(MODES).index(panel[1])))
+        return sorted(found, key=lambda panel: (panel[0], list(MODE_TITLES).index(panel[1])))
 
     def median(self, point, device):
         """Return the median rate, or None."""
@@ -120,24 +169,46 @@ def targets(results):
     """List the targets that the results can be compared with."""
     found = []
 
-    def ratio(text, bound, point, under):
-        values = results.ratios(point, "rust", under)
+    def compare(text, values, bound, at_most=False):
         if values:
-            found.append(Target(f"{text}, {point.mode}, {host_title(point.delay)}", bound,
-                                tuple(values)))
+            found.append(Target(text, bound, tuple(values), at_most))
 
-    for delay, mode in results.panels():
-        if delay in SHARING:
-            ratio(f"rust/c at {MANY} jobs", SHARING[delay], Point(delay, mode, MANY), "c")
-    for delay, mode in results.panels():
-        ratio(f"rust/blk at {MANY} jobs", 1, Point(delay, mode, MANY), "blk")
-    for delay, mode in results.panels():
-        ratio("rust/c at 1 job", 1, Point(delay, mode, 1), "c")
+    def ratio(over, under, jobs, bound, panel):
+        delay, mode = panel
+        compare(f"{over}/{under} at {jobs} job{'s' if jobs > 1 else ''}, {mode}, "
+                f"{host_title(delay)}",
+                results.ratios(Point(delay, mode, jobs), over, under), bound)
+
+    panels = [panel for panel in results.panels() if panel[1] in MODES]
+    for panel in panels:
+        if panel[0] in SHARING:
+            ratio("rust", "c", MANY, SHARING[panel[0]], panel)
+    for panel in panels:
+        ratio("rust", "blk", MANY, 1, panel)
+    for panel in panels:
+        ratio("rust", "none", MANY, LIMIT, panel)
+    for panel in panels:
+        ratio("rust", "c", 1, 1, panel)
+    for panel in panels:
+        ratio("rust", "off", 1, ALONE, panel)
     for (delay, mode, device), count in sorted(results.counts.items()):
-        if device == "rust":
-            found.append(Target(f"host flushes per caller at {MANY} jobs, {mode}, "
-                                f"{host_title(delay)}", FLUSHES,
-                                (count.flushes / (count.callers or count.writes),), at_most=True))
+        if device == "rust" and delay in FLUSHES:
+            compare(f"host flushes per caller at {MANY} jobs, {mode}, {host_title(delay)}",
+                    [count.flushes / (count.callers or count.writes)], FLUSHES[delay],
+                    at_most=True)
+    for delay, load in sorted(results.latencies):
+        if load == "closed" and delay in LATENCY:
+            compare(f"median latency, rust/off at {MANY} jobs, {host_title(delay)}",
+                    results.latency_ratios(delay, load, "p50"), LATENCY[delay], at_most=True)
+        elif load == "open":
+            compare(f"mean latency, rust/off, open load, {host_title(delay)}",
+                    results.latency_ratios(delay, load, "mean"), OPEN, at_most=True)
+    for jobs in results.instructions:
+        compare(f"the guest's instructions for a flush, rust/c at {jobs} job"
+                f"{'s' if jobs > 1 else ''}",
+                [ours / theirs for ours, theirs in zip(results.flush_instructions(jobs, "rust"),
+                                                       results.flush_instructions(jobs, "c"),
+                                                       strict=True)], 1, at_most=True)
     return found
 
 
@@ -155,29 +226,65 @@ def number(value, width=0):
 
 
 def table(results):
-    """Return the table of medians and ratios."""
+    """Return the tables of medians and ratios."""
     lines = []
-    heads = [*DEVICES, "rust/c", "rust/blk"]
+    heads = [*DEVICES, "rust/c", "rust/off", "rust/blk"]
+    serial = ", one flush at a time" if results.serial else ""
     for delay, mode in results.panels():
-        lines += [f"{host_title(delay)}, {MODE_TITLES[mode]}: writes per second",
+        lines += [f"{host_title(delay)}{serial}, {MODE_TITLES[mode]}",
                   "  jobs" + "".join(head.rjust(10) for head in heads)]
         for point in results.points(delay, mode):
             values = [results.median(point, device) for device in DEVICES]
-            for under in ("c", "blk"):
+            for under in ("c", "off", "blk"):
                 ratios = results.ratios(point, "rust", under)
                 values.append(statistics.median(ratios) if ratios else None)
             lines.append(f"{point.jobs:6}" + "".join(number(value, 10) for value in values))
         lines.append("")
-    if results.counts:
-        lines += [f"host flushes per write at {MANY} jobs",
-                  "  " + "".join(head.ljust(30) for head in ("host", "mode")) + "         c"
-                  "      rust"]
-        for delay, mode in sorted({key[:2] for key in results.counts}):
-            shares = [results.counts.get((delay, mode, device)) for device in ("c", "rust")]
-            lines.append("  " + host_title(delay).ljust(30) + mode.ljust(30)
-                         + "".join(number(one and one.share, 10) for one in shares))
+    return "\n".join(lines + latency_table(results) + count_table(results)
+                     + instruction_table(results))
+
+
+def instruction_table(results):
+    """Return the lines of a table of instructions."""
+    if not results.instructions:
+        return []
+    devices = list(next(iter(results.instructions.values())))
+    lines = ["the guest's instructions for a write and its fsync (for the flush), host as it is",
+             "  jobs" + "".join(device.rjust(18) for device in devices)]
+    for jobs, found in results.instructions.items():
+        lines.append(f"{jobs:6}" + "".join(
+            "{:.0f} ({:.0f})".format(statistics.median(found[device]), statistics.median(
+                results.flush_instructions(jobs, device))).rjust(18) for device in devices))
+    return [*lines, ""]
+
+
+def latency_table(results):
+    """Return the lines of a table of latencies."""
+    lines = []
+    for (delay, load), devices in sorted(results.latencies.items()):
+        lines += [f"{host_title(delay)}, {load} load, {MANY} jobs of O_SYNC writes: latency in ms",
+                  "  " + "".join(head.rjust(10) for head in ("", "mean", "p50", "p99"))]
+        for device, rounds in devices.items():
+            values = [statistics.median(getattr(one, field) for one in rounds)
+                      for field in ("mean", "p50", "p99")]
+            lines.append("  " + device.rjust(10) + "".join(number(value, 10) for value in values))
         lines.append("")
-    return "\n".join(lines)
+    return lines
+
+
+def count_table(results):
+    """Return the lines of a table of host flushes."""
+    if not results.counts:
+        return []
+    devices = [device for device in DEVICES if any(key[2] == device for key in results.counts)]
+    lines = [f"host flushes per write at {MANY} jobs",
+             "  " + "".join(head.ljust(20) for head in ("host", "mode"))
+             + "".join(device.rjust(10) for device in devices)]
+    for delay, mode in sorted({key[:2] for key in results.counts}):
+        shares = [results.counts.get((delay, mode, device)) for device in devices]
+        lines.append("  " + host_title(delay).ljust(20) + mode.ljust(20)
+                     + "".join(number(one and one.share, 10) for one in shares))
+    return [*lines, ""]
 
 
 def document(results, about):
@@ -196,13 +303,23 @@ def document(results, about):
              "median": statistics.median(ratios), "rounds": ratios}
             for delay, mode in results.panels()
             for point in results.points(delay, mode)
-            for under in ("c", "blk")
+            for under in ("c", "off", "blk", "none")
             if (ratios := results.ratios(point, "rust", under))
         ],
         "host_flushes": [
             {"host_delay_ms": delay, "mode": mode, "jobs": MANY, "device": device,
              "flushes": count.flushes, "writes": count.writes, "callers": count.callers}
             for (delay, mode, device), count in sorted(results.counts.items())
+        ],
+        "instructions": [
+            {"jobs": jobs, "device": device, "rounds": rounds}
+            for jobs, found in results.instructions.items() for device, rounds in found.items()
+        ],
+        "latencies": [
+            {"host_delay_ms": delay, "load": load, "device": device,
+             "rounds": [dataclasses.asdict(one) for one in rounds]}
+            for (delay, load), devices in sorted(results.latencies.items())
+            for device, rounds in devices.items()
         ],
         "targets": [
             {"text": target.text, "bound": target.bound, "value": target.value,

@@ -17,6 +17,7 @@ As a program: run one command line (RUN) or script (SCRIPT) in a guest, or a she
 import base64
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import secrets
@@ -122,6 +123,8 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     wrapper  a command that runs QEMU, such as strace with its options
     files    more files for the guest, as {guest path: host path}
     timeout  seconds after which the guest is killed in any case
+
+    accelerator  "kvm" or "tcg", probed by default; "icount", TCG that counts instructions
     """
 
     def __init__(self, kernel, *, name="guest", logs=None, pmem=(), blk=(), share=None, ports=0,
@@ -205,7 +208,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         room = sum(-(-disk.create() // GIB) + 1 for disk in self.pmem) + 8
         append = f"console=ttyS0 panic=-1 oops=panic driver={self.driver} {self.append}"
         accelerator = self.accelerator or accel.choose(self.kernel, boots)
-        if accelerator == "tcg":
+        if accelerator != "kvm":
             append += " maxcpus=1"  # init starts the others
         if self.share:
             append += f" share={TAG}"
@@ -378,6 +381,20 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             self.process.wait()
             raise self.error(f"has ended during: {first}")
         raise self.error(f"not done in time: {first}")
+
+    def instructions(self):
+        """Return how many instructions were executed so far; for the accelerator icount."""
+        with socket.socket(socket.AF_UNIX) as qmp, qmp.makefile("rw") as stream:
+            qmp.settimeout(self.timeout)
+            qmp.connect(self.qmp_path)
+            for command in ("qmp_capabilities", "query-replay"):
+                stream.write(json.dumps({"execute": command}) + "\n")
+                stream.flush()
+                # Before an answer there may be a greeting, and events.
+                while "return" not in (answer := json.loads(stream.readline() or "{}")):
+                    if not answer or "error" in answer:
+                        raise self.error(f"no answer to {command}: {answer}")
+        return answer["return"]["icount"]
 
     # Console
 

@@ -17,7 +17,9 @@ from bench_report import MODE_TITLES, MODES, host_title
 LINES = {
     "c": ("virtio-pmem, C driver", "#d55e00"),
     "rust": ("virtio-pmem, Rust driver", "#0072b2"),
+    "off": ("… without gathering", "#56b4e9"),
     "blk": ("virtio-blk", "#009e73"),
+    "none": ("pmem that needs no flush", "#888888"),
 }
 
 
@@ -49,11 +51,12 @@ def figure(rates):
         len(modes), len(delays), squeeze=False, sharex=True, sharey=True, layout="constrained",
         figsize=(max(3.6 * len(delays), 6), 2.9 * len(modes) + 0.8))
     for mode, row in zip(modes, grid, strict=True):
-        row[0].set_ylabel("writes per second")
+        title, unit = MODE_TITLES[mode].split(": ")
+        row[0].set_ylabel(unit)
         for delay, axes in zip(delays, row, strict=True):
             draw_panel(axes, [rate for rate in rates
                               if (rate["host_delay_ms"], rate["mode"]) == (delay, mode)])
-            axes.set_title(f"{MODE_TITLES[mode]}\n{host_title(delay)}", fontsize="medium")
+            axes.set_title(f"{title}\n{host_title(delay)}", fontsize="medium")
     for axes in grid[-1]:
         axes.set_xlabel("jobs")
     found.suptitle("Durable 4 KiB random writes per second")
