@@ -58,7 +58,7 @@ unapply:
 test:
 	$(tool)run_tests.py
 
-#:   model       the flush engine's host tests (a minute)
+#:   model       the flush engine's host tests (two minutes)
 model:
 	$(tool)run_tests.py model
 
