@@ -252,16 +252,20 @@ SCRIPT
         self.sh("echo 1 >/sys/bus/pci/rescan")
         return self.disk(self.device())
 
+    @staticmethod
+    def debugfs(device, name):
+        """Return the path of one of the driver's files of a device."""
+        return f"/sys/kernel/debug/{DRIVERS['rust']}-{device.virtio}/{name}"
+
     def stats(self, device):
         """Return the driver's statistics of a device."""
-        name = f"/sys/kernel/debug/{DRIVERS['rust']}-{device.virtio}/stats"
-        lines = self.sh(f"cat {name}").splitlines()
+        lines = self.sh(f"cat {self.debugfs(device, 'stats')}").splitlines()
         return {key: float(value) if "." in value else int(value)
                 for key, value in (line.split(": ") for line in lines)}
 
     def wait_stat(self, device, key, value):
         """Wait until one of the driver's statistics has reached a value."""
-        file = f"/sys/kernel/debug/{DRIVERS['rust']}-{device.virtio}/stats"
+        file = self.debugfs(device, "stats")
         self.until(f"[ $(sed -n 's/^{key}: //p' {file}) -ge {value} ]")
 
     # Messages

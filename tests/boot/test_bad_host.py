@@ -102,7 +102,7 @@ def test_limit_changes_while_waiting(boot):
         machine.later("sleeper", f"xfs_io -c fsync /dev/{disk}")
         machine.host.wait_begun(before + 1)
         machine.later("unbind", f"echo {device.virtio} >{device.path}/driver/unbind")
-        machine.sh(f"echo 8 >/sys/kernel/debug/virtio_pmem_rust-{device.virtio}/timeout")
+        machine.sh(f"echo 8 >{machine.debugfs(device, 'timeout')}")
         machine.wait_console("removal: waiting for the host's answer to a flush, "
                              "for [0-9]+ s so far, the limit is 8 s")
         status, output = machine.join("sleeper")

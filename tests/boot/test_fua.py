@@ -59,7 +59,7 @@ def traced(machine, disk, script):
 
 def statistics(machine, device):
     """Return the driver's counters; the C driver has none."""
-    text = machine.sh(f"cat /sys/kernel/debug/virtio_pmem_rust-{device.virtio}/stats || true")
+    text = machine.sh(f"cat {machine.debugfs(device, 'stats')} || true")
     return {name: int(value) for name, value in re.findall(r"^(\w+): (\d+)$", text, re.M)}
 
 

@@ -3,8 +3,6 @@
 
 from machine import MIB, shared_by_rust
 
-from guest import DRIVERS
-
 MACHINE = {"sizes": (256 * MIB,)}
 
 
@@ -13,7 +11,7 @@ def test_switch(machine):
     """It can be switched while callers wait; the statistics show whether it is on."""
     device = machine.device()
     disk = machine.disk(device)
-    switch = f"/sys/kernel/debug/{DRIVERS['rust']}-{device.virtio}/gathering"
+    switch = machine.debugfs(device, "gathering")
     assert machine.sh(f"cat {switch}").strip() == "1"
     machine.host.plan("delay 20")
     machine.later("load", f"""
