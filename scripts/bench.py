@@ -53,7 +53,6 @@ from bench_report import (
     Point,
     Results,
     document,
-    host_title,
     table,
     targets,
 )
@@ -295,9 +294,9 @@ class Bench:
         if device in GATHERS:
             self.guest.run(GATHERING.format(GATHERS[device]), check=True)
 
-    def fio(self, device, mode, jobs, seconds, more=NO_LATENCIES):
-        """Run fio; return {jobs: (writes per second, writes, latency)}."""
-        text = fio_text(NODES[device], mode, jobs, seconds, more)
+    def fio(self, device, mode, jobs, seconds, more=NO_LATENCIES, writes=None):
+        """Run fio as fio_text() says; return {jobs: (writes per second, writes, latency)}."""
+        text = fio_text(NODES[device], mode, jobs, seconds, more, writes)
         return fio_writes(self.guest.run(FIO.format(text=text), check=True).output)
 
     def warm_up(self, seconds):
@@ -379,14 +378,14 @@ class Bench:
         for device in ("c", "rust", "off", "none"):
             self.prepare(device)
             for count in jobs:
+                self.fio(device, "fsync", (count,), 0, writes=MANY)  # caches are cold
                 counts = []
-                for writes in (MANY, *WRITES):
-                    text = fio_text(NODES[device], "fsync", (count,), 0, writes=writes)
+                for writes in WRITES:
                     before = self.guest.instructions()
-                    fio_writes(self.guest.run(FIO.format(text=text), check=True).output)
+                    self.fio(device, "fsync", (count,), 0, writes=writes)
                     counts.append(self.guest.instructions() - before)
                 # The difference has nothing of the start of fio.
-                per_write = (counts[2] - counts[1]) / (WRITES[1] - WRITES[0])
+                per_write = (counts[1] - counts[0]) / (WRITES[1] - WRITES[0])
                 self.results.add_instructions(count, device, per_write)
                 steps.say(f"  {device:4} instructions for each write by {count} jobs: "
                           f"{per_write:.0f}")
@@ -416,7 +415,7 @@ def run_guest(kernel, folder, wanted, delay, results, *, rounds, counting=False)
                append=legacy(), wrapper=host.wrapper(), timeout=limit,
                **machine()) as guest:
         bench = Bench(guest, host, results)
-        title = host_title(delay) + (", one flush at a time" if results.serial else "")
+        title = results.title(delay)
         if rounds:
             with steps.step(f"{title}: warm up"):
                 bench.warm_up(wanted.warm_up)

@@ -82,6 +82,10 @@ class Results:
         self.latencies = {}
         self.instructions = {}
 
+    def title(self, delay):
+        """Return how fast the host is, in words."""
+        return host_title(delay) + (", one flush at a time" if self.serial else "")
+
     def add(self, point, device, rate):
         """Record one round's rate."""
         self.rates.setdefault(point, {}).setdefault(device, []).append(rate)
@@ -229,9 +233,8 @@ def table(results):
     """Return the tables of medians and ratios."""
     lines = []
     heads = [*DEVICES, "rust/c", "rust/off", "rust/blk"]
-    serial = ", one flush at a time" if results.serial else ""
     for delay, mode in results.panels():
-        lines += [f"{host_title(delay)}{serial}, {MODE_TITLES[mode]}",
+        lines += [f"{results.title(delay)}, {MODE_TITLES[mode]}",
                   "  jobs" + "".join(head.rjust(10) for head in heads)]
         for point in results.points(delay, mode):
             values = [results.median(point, device) for device in DEVICES]
