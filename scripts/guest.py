@@ -59,6 +59,10 @@ STALE_BREAKPOINT = re.compile(r"Oops: int3: 0000")
 # factors. Its clock is then too fast by the same factor, and its timers fire too early.
 STAMP = re.compile(r"^\[ *(\d+)\.\d{6}\] ", re.M)
 
+# Seconds without an answer after which a command is sent again through a UART. The kernel and QEMU
+# occasionally lose a part of what comes after a suspend.
+PATIENCE = 10
+
 # The tag of a shared directory; init mounts it on /share.
 TAG = "share"
 
@@ -325,15 +329,19 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     # Commands
 
     def send(self, script):
-        """Send the guest a script, and do not wait; return the word that ends its output."""
-        word = f"end-{secrets.token_hex(12)}"
-        text = base64.b64encode(script.encode()).decode()
+        """Send the guest a script, and do not wait.
+
+        Return the word that ends its output, and the line that was sent.
+        """
+        word = f"end-{secrets.token_hex(12)}".encode()
+        text = base64.b64encode(script.encode())
+        line = b"%s %d %s\n" % (word, len(text), text)
         try:
             self.agent.settimeout(self.timeout)
-            self.agent.sendall(f"{word} {text}\n".encode())
+            self.agent.sendall(line)
         except OSError as error:
             raise self.error(f"accepts no commands: {error}") from None
-        return word
+        return word, line
 
     def run(self, script, timeout=None, *, check=False, stream=None):
         """Run a script in the guest's shell, in /root; return its Result.
@@ -341,7 +349,8 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         With check, a failure raises GuestError; with stream, output goes to that binary file as
         it arrives and is not returned.
         """
-        word = self.send(script).encode() + b" "
+        word, line = self.send(script)
+        word += b" "
         limit = time.monotonic() + (timeout or self.timeout)
         data, self.pending = self.pending, b""
         while (end := re.search(re.escape(word) + rb"(\d+)\n", data)) is None:
@@ -351,9 +360,11 @@ class Guest:  # pylint: disable=too-many-instance-attributes
                 stream.write(data[:cut])
                 stream.flush()
                 data = data[cut:]
-            data += self.receive(limit, script)
+            data += self.receive(limit, script, line)
         self.pending = data[end.end():]
         text = data[:end.start()]
+        if self.uart:
+            text = text.rpartition(word + b"begin\n")[2]
         if stream is not None:
             stream.write(text)
             stream.flush()
@@ -363,38 +374,58 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             raise self.error(f"exit status {result.status}: {script}\n{result.output}")
         return result
 
-    def receive(self, limit, script):
+    def receive(self, limit, script, line):
         """Wait for output of the guest; return what has arrived."""
-        try:
-            left = limit - time.monotonic()
-            if left > 0:
-                self.agent.settimeout(left)
-                data = self.agent.recv(1 << 16)
-                if data:
+        patience = PATIENCE if self.uart else limit
+        while (left := limit - time.monotonic()) > 0:
+            try:
+                self.agent.settimeout(min(left, patience))
+                if data := self.agent.recv(1 << 16):
                     return data
-        except TimeoutError:
-            pass
-        except OSError:
-            pass
+                break
+            except TimeoutError:
+                if self.uart:
+                    # The agent may have a part of the line.
+                    self.agent.sendall(b"\n" + line)
+                    patience *= 2
+            except OSError:
+                break
         first = script.strip().split("\n", maxsplit=1)[0]
         if time.monotonic() < limit:
             self.process.wait()
             raise self.error(f"has ended during: {first}")
-        raise self.error(f"not done in time: {first}")
+        raise self.error(f"not done in time: {first} ({self.processors()})")
 
-    def instructions(self):
-        """Return how many instructions were executed so far; for the accelerator icount."""
+    def qmp(self, command, arguments=None):
+        """Execute a QMP command; return its result.
+
+        By itself: qemu.qmp is not in Debian, and a guest needs no Python environment.
+        """
         with socket.socket(socket.AF_UNIX) as qmp, qmp.makefile("rw") as stream:
             qmp.settimeout(self.timeout)
             qmp.connect(self.qmp_path)
-            for command in ("qmp_capabilities", "query-replay"):
-                stream.write(json.dumps({"execute": command}) + "\n")
+            for name, more in ("qmp_capabilities", {}), (command, arguments or {}):
+                stream.write(json.dumps({"execute": name, "arguments": more}) + "\n")
                 stream.flush()
                 # Before an answer there may be a greeting, and events.
                 while "return" not in (answer := json.loads(stream.readline() or "{}")):
                     if not answer or "error" in answer:
-                        raise self.error(f"no answer to {command}: {answer}")
-        return answer["return"]["icount"]
+                        raise self.error(f"no answer to {name}: {answer}")
+        return answer["return"]
+
+    def processors(self):
+        """Return what the guest's processors do: they are halted, or execute at an address."""
+        try:
+            text = self.qmp("human-monitor-command", {"command-line": "info registers -a"})
+        except (OSError, ValueError, GuestError) as error:
+            return f"QEMU does not answer: {error}"
+        places = re.findall(r"^RIP=(\w+).* HLT=(\d)", text, re.M)
+        return "processors: " + ", ".join(
+            "halted" if halted == "1" else f"at {address}" for address, halted in places)
+
+    def instructions(self):
+        """Return how many instructions were executed so far; for the accelerator icount."""
+        return self.qmp("query-replay")["icount"]
 
     # Console
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """A guest of the boot tests: its devices, its host, the kernel's reports of bugs."""
 
-import asyncio
 import contextlib
 import dataclasses
 import re
@@ -9,7 +8,6 @@ import time
 
 import pytest
 from host import LIMIT
-from qemu.qmp import QMPClient
 
 from guest import DRIVERS, Disk, Guest
 
@@ -185,17 +183,6 @@ SCRIPT
     def until_within(self, function):
         """Wait until a process of the guest sleeps within a function of the kernel."""
         self.until(f"grep -qs ' {function}+' /proc/[0-9]*/stack")
-
-    def qmp(self, *commands):
-        """Execute QMP commands, each a name and its arguments; return their results."""
-        async def talk():
-            client = QMPClient(self.name)
-            await client.connect(self.qmp_path)
-            try:
-                return [await client.execute(name, arguments) for name, arguments in commands]
-            finally:
-                await client.disconnect()
-        return asyncio.run(talk())
 
     # Devices
 

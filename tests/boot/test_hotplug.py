@@ -11,13 +11,12 @@ def test_hot_add(boot, folder, driver):
     with boot(sizes=(), ports=2, driver=driver) as machine:
         assert machine.run(f"lsmod | grep -q '^{DRIVERS[driver]} '").status != 0
         for index in range(2):
-            machine.qmp(
-                ("object-add", {"qom-type": "memory-backend-file", "id": f"late{index}",
-                                "mem-path": str(folder / f"late{index}"), "size": size,
-                                "share": True}),
-                ("device_add", {"driver": "virtio-pmem-pci", "id": f"hot{index}",
-                                "bus": f"port{index}", "memdev": f"late{index}"}),
-            )
+            machine.qmp("object-add", {
+                "qom-type": "memory-backend-file", "id": f"late{index}", "size": size,
+                "mem-path": str(folder / f"late{index}"), "share": True,
+            })
+            machine.qmp("device_add", {"driver": "virtio-pmem-pci", "id": f"hot{index}",
+                                       "bus": f"port{index}", "memdev": f"late{index}"})
             machine.until(f"ls /dev/pmem{index} 2>/dev/null")
             device = machine.devices_found()[index]
             assert machine.bound(device) == DRIVERS[driver]

@@ -21,6 +21,15 @@ def boot(boot, kernel):
     return functools.partial(boot, uart=True, memory=GIB * (2 if kernel.name == "debug" else 1))
 
 
+def test_a_lost_command_is_sent_again(boot, monkeypatch):
+    """The agent ignores a part of a line, and executes a command once that it gets twice."""
+    with boot() as machine:
+        monkeypatch.setattr("guest.PATIENCE", 1)
+        machine.agent.sendall(b"end-0123456789abcdef01234567 12 bHM")
+        assert machine.sh("echo a >>/tmp/list; sleep 5; cat /tmp/list") == "a"
+        assert machine.sh("cat /tmp/list") == "a"
+
+
 def let_freeze(machine):
     """Set a timeout for freezing tasks that a busy machine can keep."""
     machine.sh(f"echo {1000 * LIMIT} >/sys/power/pm_freeze_timeout")
