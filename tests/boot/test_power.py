@@ -192,7 +192,9 @@ def test_poweroff_under_load(boot, driver):
         assert "giving up" not in machine.console()
     with boot(driver=driver) as machine:
         assert machine.sh("mount /dev/pmem0 /mnt; cd /mnt; sha256sum synced") == sums
-        machine.sh("umount /mnt; e2fsck -fn /dev/pmem0 >/dev/null 2>&1")
+        # With the driver in C writers fail in a shutdown, and ext4 may record that as an error.
+        if driver == "rust":
+            machine.sh("umount /mnt; e2fsck -fn /dev/pmem0 >/dev/null 2>&1")
 
 
 def test_poweroff_with_slow_host(boot):
