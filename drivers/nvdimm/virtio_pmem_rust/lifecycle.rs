@@ -16,7 +16,7 @@ use crate::{
     VirtioPmem, //
 };
 use kernel::{
-    alloc::scope::NoIo,
+    alloc::scope::with_noio,
     debugfs::Scope,
     device::{
         self,
@@ -143,18 +143,18 @@ impl Lifecycle {
     /// request, [`ENOMEM`] if there is no memory, and what the transport returns.
     pub(crate) fn start(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
         // Callers, and write-back among them, may be waiting.
-        let _noio = NoIo::new();
+        with_noio(|| {
+            self.flush.check()?;
+            let [queue] = vdev
+                .find_vqs(self.clone(), QUEUES)
+                .inspect_err(|_| dev_err!(vdev, "cannot find the flush queue\n"))?;
 
-        self.flush.check()?;
-        let [queue] = vdev
-            .find_vqs(self.clone(), QUEUES)
-            .inspect_err(|_| dev_err!(vdev, "cannot find the flush queue\n"))?;
-
-        begin(&self.flush, vdev, queue)?;
-        if self.flush.is_out_of_step() {
-            self.check();
-        }
-        Ok(())
+            begin(&self.flush, vdev, queue)?;
+            if self.flush.is_out_of_step() {
+                self.check();
+            }
+            Ok(())
+        })
     }
 
     /// Recovers a device that needs it. For the removal, whose lock keeps the work item from doing
@@ -265,22 +265,22 @@ impl Recover {
             }
 
             dev_warn!(vdev, "the device needs a reset, recovering it\n");
-            let _noio = NoIo::new();
+            with_noio(|| {
+                self.watchdog.start(Subject::Recovery, Expiry::GiveUp);
+                detach(&self.flush, vdev);
 
-            self.watchdog.start(Subject::Recovery, Expiry::GiveUp);
-            detach(&self.flush, vdev);
+                let recovered = self
+                    .flush
+                    .check()
+                    .and_then(|()| vdev.renegotiate())
+                    .and_then(|()| vdev.find_vqs_again(QUEUES))
+                    .and_then(|[queue]| begin(&self.flush, vdev, queue));
 
-            let recovered = self
-                .flush
-                .check()
-                .and_then(|()| vdev.renegotiate())
-                .and_then(|()| vdev.find_vqs_again(QUEUES))
-                .and_then(|[queue]| begin(&self.flush, vdev, queue));
-
-            if recovered.is_err() {
-                self.flush.give_up("the device could not be recovered");
-            }
-            self.watchdog.stop();
+                if recovered.is_err() {
+                    self.flush.give_up("the device could not be recovered");
+                }
+                self.watchdog.stop();
+            });
             // The new ring may have a late answer already.
         }
     }

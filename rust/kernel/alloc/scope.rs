@@ -4,57 +4,46 @@
 //!
 //! C header: [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
 
-use crate::{
-    bindings,
-    types::NotThreadSafe, //
-};
+use crate::bindings;
 
-/// Keeps allocations of the current task from starting I/O, whatever their flags, until it is
-/// dropped (`memalloc_noio_save()`).
+/// Runs `f`, during which allocations of the current task do not start I/O, whatever their flags
+/// (`memalloc_noio_save()`, `memalloc_noio_restore()`).
 ///
 /// For code on which I/O may be waiting, and that calls functions that allocate with `GFP_KERNEL`.
-/// Scopes nest, and must be dropped in reverse order; one that is leaked stays in force. Process
-/// context.
+/// Scopes nest: an inner one leaves the restriction of the outer one in force.
+///
+/// # Context
+///
+/// Can be called in any context. May sleep if `f` does. What `f` hands to another task, such as a
+/// work item, is not restricted.
 ///
 /// # Examples
 ///
 /// ```
-/// use kernel::alloc::scope::NoIo;
+/// use kernel::alloc::scope::with_noio;
+/// # // SAFETY: The current task is valid, and its flags are changed by the task itself only.
+/// # let flags = || unsafe { (*kernel::task::Task::current_raw()).flags };
+/// # let is_restricted = || flags() & kernel::bindings::PF_MEMALLOC_NOIO != 0;
 ///
-/// let noio = NoIo::new();
-/// let number = KBox::new(42, GFP_KERNEL)?;
+/// let number = with_noio(|| {
+///     with_noio(|| assert!(is_restricted()));
+///     assert!(is_restricted());
+///     KBox::new(42, GFP_KERNEL)
+/// })?;
 ///
-/// drop(noio);
+/// assert!(!is_restricted());
 /// assert_eq!(*number, 42);
 /// # Ok::<(), Error>(())
 /// ```
-#[must_use = "the scope ends when it is dropped"]
-pub struct NoIo {
-    flags: crate::ffi::c_uint,
-    _not_send: NotThreadSafe,
-}
+#[inline]
+pub fn with_noio<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: Can be called in any context; changes the flags of the current task only.
+    let flags = unsafe { bindings::memalloc_noio_save() };
 
-impl NoIo {
-    /// Enters the scope.
-    pub fn new() -> Self {
-        Self {
-            // SAFETY: Can be called any time; changes flags of the current task only.
-            flags: unsafe { bindings::memalloc_noio_save() },
-            _not_send: NotThreadSafe,
-        }
-    }
-}
+    let result = f();
 
-impl Default for NoIo {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for NoIo {
-    fn drop(&mut self) {
-        // SAFETY: `flags` is from `memalloc_noio_save()`, called by the same task since the type is
-        // not `Send`. If an outer scope is dropped first, the restriction ends with it.
-        unsafe { bindings::memalloc_noio_restore(self.flags) };
-    }
+    // SAFETY: `flags` is from the call above, which the same task made. The scopes that were
+    // entered since then have ended within `f`.
+    unsafe { bindings::memalloc_noio_restore(flags) };
+    result
 }
