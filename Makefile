@@ -66,8 +66,8 @@ model:
 scripts-test:
 	$(tool)run_tests.py scripts
 
-#:   builds      configure many kinds of kernels with the driver (LONG=1: build them), and compile
-#:               what the editors' project files describe (minutes)
+#:   builds      configure many kinds of kernels with the driver (LONG=1: build them), compile what
+#:               the editors' project files describe, and examples that must fail (minutes)
 builds:
 	$(tool)run_tests.py builds
 

@@ -10,22 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import build_cache
 import editor
 import settings
 import toolchain
 
 DRIVER = "drivers/nvdimm/virtio_pmem_rust/virtio_pmem_rust_main.o"
-
-
-@pytest.fixture(scope="session", name="prepared")
-def make_prepared():
-    """The overlay, the kernel's own project, and the commands of its builds."""
-    out = settings.out("kunit")
-    if (out / build_cache.STAMP).exists() and not (out / "rust/kernel.o").exists() \
-            and not settings.flag("LONG"):
-        pytest.skip("the KUnit kernel is a kept one, without objects; LONG=1 compiles them")
-    return editor.prepare()
 
 
 @pytest.fixture(scope="session", name="project")

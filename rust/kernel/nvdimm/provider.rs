@@ -112,7 +112,7 @@ type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 ///
 /// A provider that does not take the bio has nothing to return, so this does not compile:
 ///
-/// ```ignore
+/// ```ignore,compile_fail,E0308
 /// # use kernel::nvdimm::{BioOffer, BioOutcome};
 /// fn flush_bio<'a>(bio: BioOffer<'a>) -> BioOutcome<'a> {
 ///     drop(bio);
@@ -121,7 +121,7 @@ type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 ///
 /// Taking the bio uses the offer up, so a second answer does not compile:
 ///
-/// ```ignore
+/// ```ignore,compile_fail,E0382
 /// # use kernel::{block::bio::Bio, nvdimm::{BioOffer, BioOutcome}};
 /// fn flush_bio<'a>(offer: BioOffer<'a>) -> BioOutcome<'a> {
 ///     let _ = offer.take(|bio: Bio| bio.complete(Ok(())));
@@ -129,12 +129,12 @@ type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 /// }
 /// ```
 ///
-/// Nor can the outcome of one offer be returned for another:
+/// Nor can the outcome of one offer be kept, to be returned for another:
 ///
-/// ```ignore
-/// # use kernel::nvdimm::{BioOffer, BioOutcome};
-/// fn swap<'a, 'b>(a: BioOffer<'a>, b: BioOffer<'b>) -> (BioOutcome<'a>, BioOutcome<'b>) {
-///     (b.done(), a.done())
+/// ```ignore,compile_fail,E0521
+/// # use kernel::{nvdimm::{BioOffer, BioOutcome}, sync::SpinLock};
+/// fn keep<'a>(offer: BioOffer<'a>, kept: &SpinLock<Option<BioOutcome<'static>>>) {
+///     kept.lock().replace(offer.done());
 /// }
 /// ```
 #[must_use = "the offer has to be taken, rejected or answered"]

@@ -172,14 +172,14 @@ impl WaitList {
     ///
     /// A closure that has not joined has no proof to return, so this does not compile:
     ///
-    /// ```ignore
+    /// ```ignore,compile_fail,E0308
     /// # use kernel::{prelude::*, sync::WaitList};
     /// let _ = WaitList::wait(|waiter| Ok(()));
     /// ```
     ///
     /// Nor can the permission to join be kept for later:
     ///
-    /// ```ignore
+    /// ```ignore,compile_fail,E0521
     /// # use kernel::{prelude::*, sync::WaitList};
     /// let mut kept = None;
     /// let _ = WaitList::wait(|waiter| {
