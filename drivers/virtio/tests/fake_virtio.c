@@ -30,13 +30,22 @@ static int fake_op(struct fake_virtio *fake, enum fake_op op)
 
 /* The transport. */
 
+/* Returns how many of these bytes are within the configuration space; counts a bad access. */
+static size_t fake_within(struct fake_virtio *fake, size_t offset, size_t len)
+{
+	size_t rest = fake->config_len - min(offset, fake->config_len);
+
+	if (len > rest)
+		fake->bad_accesses++;
+	return min(len, rest);
+}
+
 static void fake_get(struct virtio_device *vdev, unsigned int offset, void *buf, unsigned int len)
 {
 	struct fake_virtio *fake = to_fake(vdev);
 
 	memset(buf, 0xff, len);
-	if (offset < sizeof(fake->config))
-		memcpy(buf, fake->config + offset, min(len, sizeof(fake->config) - offset));
+	memcpy(buf, fake->config + offset, fake_within(fake, offset, len));
 }
 
 static void fake_set(struct virtio_device *vdev, unsigned int offset, const void *buf,
@@ -44,8 +53,12 @@ static void fake_set(struct virtio_device *vdev, unsigned int offset, const void
 {
 	struct fake_virtio *fake = to_fake(vdev);
 
-	if (offset < sizeof(fake->config))
-		memcpy(fake->config + offset, buf, min(len, sizeof(fake->config) - offset));
+	memcpy(fake->config + offset, buf, fake_within(fake, offset, len));
+}
+
+static size_t fake_config_len(struct virtio_device *vdev)
+{
+	return to_fake(vdev)->config_len;
 }
 
 static u8 fake_get_status(struct virtio_device *vdev)
@@ -191,6 +204,7 @@ static const char *fake_bus_name(struct virtio_device *vdev)
 static const struct virtio_config_ops fake_ops = {
 	.get = fake_get,
 	.set = fake_set,
+	.config_len = fake_config_len,
 	.get_status = fake_get_status,
 	.set_status = fake_set_status,
 	.reset = fake_reset,
@@ -335,6 +349,7 @@ struct fake_virtio *fake_virtio_create(struct kunit *test, u32 device_id)
 	KUNIT_ASSERT_NOT_NULL(test, fake);
 	fake->test = test;
 	fake->features = BIT_ULL(VIRTIO_F_VERSION_1);
+	fake->config_len = sizeof(fake->config);
 	fake->queue_size = 16;
 	fake->ops = fake_ops;
 	fake->vdev.id.device = device_id;

@@ -84,6 +84,7 @@ struct fake_virtio {
 	/* What the device offers; the test sets it before it plugs the device. */
 	u64 features;
 	u8 config[64];
+	size_t config_len;	/* how much of it the transport can access */
 	unsigned int queue_size;	/* a power of two, FAKE_QUEUE_SIZE at most */
 	bool has_shm;
 	struct virtio_shm_region shm;	/* region 0, if has_shm is set */
@@ -106,6 +107,7 @@ struct fake_virtio {
 	/* What the driver has done. */
 	unsigned int count[FAKE_OPS];	/* calls of each operation */
 	u64 offered, accepted;	/* features, at the last FAKE_FINALIZE */
+	unsigned int bad_accesses;	/* to the configuration space, beyond its length */
 
 	/* The rest is private. */
 	spinlock_t interrupt;	/* held around the driver's callbacks, like a shared interrupt */

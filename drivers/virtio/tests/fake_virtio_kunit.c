@@ -319,6 +319,40 @@ static void features_and_config(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
+/* The driver reads 4 bytes at offset 4, and writes them at offset 8. */
+static void short_config(struct kunit *test)
+{
+	static const struct {
+		size_t len;
+		unsigned int bad_accesses;
+		u32 read;
+		u8 written;
+	} cases[] = {
+		{ 0, 2, U32_MAX, 0 },
+		{ 4, 2, U32_MAX, 0 },
+		{ 5, 2, 0xffffff2a, 0 },
+		{ 8, 1, 42, 0 },
+		{ 11, 1, 42, 43 },
+		{ 12, 0, 42, 43 },
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct fake_virtio *fake = fake_virtio_create(test, ECHO_ID);
+		struct echo *echo;
+
+		fake->config[4] = 42;
+		fake->config_len = cases[i].len;
+		KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
+		KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
+		echo = fake->vdev.priv;
+		KUNIT_EXPECT_EQ(test, cases[i].len, fake->vdev.config->config_len(&fake->vdev));
+		KUNIT_EXPECT_EQ(test, cases[i].bad_accesses, fake->bad_accesses);
+		KUNIT_EXPECT_EQ(test, cases[i].read, echo->config);
+		KUNIT_EXPECT_EQ(test, cases[i].written, fake->config[8]);
+		fake_virtio_unplug(fake);
+	}
+}
+
 static void no_matching_driver(struct kunit *test)
 {
 	struct fake_virtio *fake = fake_virtio_create(test, ECHO_ID + 1);
@@ -512,6 +546,7 @@ static struct kunit_case fake_virtio_cases[] = {
 	KUNIT_CASE_PARAM(counters_overflow, ring_gen_params),
 	KUNIT_CASE_PARAM(out_of_order, ring_gen_params),
 	KUNIT_CASE(features_and_config),
+	KUNIT_CASE(short_config),
 	KUNIT_CASE(no_matching_driver),
 	KUNIT_CASE_PARAM(queues_are_reset, ring_gen_params),
 	KUNIT_CASE_PARAM(answer_to_the_next, ring_gen_params),
