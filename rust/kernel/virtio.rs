@@ -33,6 +33,7 @@ pub use self::{
         Le32, //
     },
     config::{
+        field,
         Config,
         ConfigInt,
         Field, //

@@ -102,6 +102,35 @@ static void no_config(struct kunit *test)
 	expect_no_probe(pmem);
 }
 
+/* The device supplies less than struct virtio_pmem_config. */
+static void config_is_short(struct kunit *test)
+{
+	static const size_t lengths[] = { 0, 4, 8, 15 };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(lengths); i++) {
+		struct pmem *pmem = pmem_create(test);
+		struct device *dev = &pmem->fake->vdev.dev;
+		struct device_driver *driver;
+
+		pmem->fake->config_len = lengths[i];
+		expect_no_probe(pmem);
+
+		/* Only this reports the error. */
+		KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(pmem->fake));
+		driver = driver_find("virtio_pmem_rust", dev->bus);
+		KUNIT_ASSERT_NOT_NULL(test, driver);
+		KUNIT_EXPECT_EQ(test, -EINVAL, device_driver_attach(driver, dev));
+		fake_virtio_unplug(pmem->fake);
+		KUNIT_EXPECT_EQ(test, 0, pmem->fake->bad_accesses);
+
+		pmem->fake->config_len = sizeof(struct virtio_pmem_config);
+		pmem_plug(pmem);
+		expect_region(pmem, PMEM_START, PMEM_SIZE);
+		pmem_unplug(pmem);
+		KUNIT_EXPECT_EQ(test, 0, pmem->fake->bad_accesses);
+	}
+}
+
 static u32 config_generation(struct virtio_device *vdev)
 {
 	struct fake_virtio *fake = container_of(vdev, struct fake_virtio, vdev);
@@ -329,6 +358,7 @@ static struct kunit_case pmem_probe_cases[] = {
 	KUNIT_CASE_PARAM(config_range, range_gen_params),
 	KUNIT_CASE(config_overlaps_ram),
 	KUNIT_CASE(no_config),
+	KUNIT_CASE(config_is_short),
 	KUNIT_CASE(config_changes_while_read),
 	KUNIT_CASE_PARAM(shm_region, shm_gen_params),
 	KUNIT_CASE_PARAM(shm_region_alone, shm_gen_params),

@@ -16,8 +16,8 @@ use kernel::{
 /// The range is that of shared memory region 0, not that in the configuration space.
 pub(crate) const SHMEM_REGION: Feature = Feature::new::<{ uapi::VIRTIO_PMEM_F_SHMEM_REGION }>();
 
-const START: Field<u64> = Field::at(core::mem::offset_of!(uapi::virtio_pmem_config, start));
-const SIZE: Field<u64> = Field::at(core::mem::offset_of!(uapi::virtio_pmem_config, size));
+const START: Field<u64> = virtio::field!(uapi::virtio_pmem_config, start).le();
+const SIZE: Field<u64> = virtio::field!(uapi::virtio_pmem_config, size).le();
 
 /// A range of guest physical memory: not empty, of whole pages, and within the address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Range {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if the device has no valid range.
+    /// [`EINVAL`] if the device has no valid range, or no room for one in its configuration space.
     pub(crate) fn of(vdev: &virtio::Device<Bound>) -> Result<Self> {
         if vdev.has_feature(SHMEM_REGION) {
             return Self::from_shm_region(vdev).ok_or(EINVAL);
@@ -58,7 +58,9 @@ impl Range {
         let config = vdev
             .config()
             .inspect_err(|_| dev_err!(vdev, "no access to the configuration space\n"))?;
-        let (start, size) = config.consistent(|c| (c.read(START), c.read(SIZE)));
+        let (start, size) = config
+            .consistent(|c| Ok((c.read(START)?, c.read(SIZE)?)))
+            .inspect_err(|_| dev_err!(vdev, "the configuration space has no room for a range\n"))?;
 
         // OpenVMM's device has the region, but does not offer the feature.
         if size == 0 {
