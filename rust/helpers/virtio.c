@@ -6,11 +6,6 @@
 /* With VIRTIO=m these functions call into a module, which vmlinux cannot. */
 #if IS_BUILTIN(CONFIG_VIRTIO)
 
-__rust_helper void rust_helper_virtio_device_lock(struct virtio_device *vdev)
-{
-	device_lock(&vdev->dev);
-}
-
 __rust_helper bool rust_helper_virtio_device_trylock(struct virtio_device *vdev)
 {
 	return device_trylock(&vdev->dev);
@@ -36,9 +31,10 @@ __rust_helper void rust_helper_virtio_clear_bit(struct virtio_device *vdev,
 __rust_helper int rust_helper_virtio_find_vqs(struct virtio_device *vdev,
 					      unsigned int nvqs,
 					      struct virtqueue *vqs[],
-					      struct virtqueue_info info[])
+					      struct virtqueue_info info[],
+					      struct irq_affinity *affinity)
 {
-	return virtio_find_vqs(vdev, nvqs, vqs, info, NULL);
+	return virtio_find_vqs(vdev, nvqs, vqs, info, affinity);
 }
 
 __rust_helper void rust_helper_virtio_synchronize_cbs(struct virtio_device *vdev)

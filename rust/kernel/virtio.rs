@@ -6,7 +6,7 @@
 //! [device context](device::DeviceContext) that it gets defines what it may do with the device:
 //! [`Device<Core>`](device::Core) in the bus' callbacks, [`Device<Bound>`](device::Bound) as long
 //! as the driver is bound. Configuration space is read through [`Config`], the queues are found by
-//! [`Device::find_vqs`] and owned as [`Virtqueue`]s.
+//! [`Device::find_vqs`] and used through [`Virtqueue`]s.
 //!
 //! The kernel crate is part of vmlinux and cannot call a virtio core that is a module, so this
 //! module exists only with `CONFIG_VIRTIO=y`.
@@ -16,13 +16,13 @@
 //!
 //! [`module_virtio_driver!`]: crate::module_virtio_driver
 
+mod binding;
 mod buffer;
 mod config;
 mod driver;
 mod feature;
-mod lock;
 mod queues;
-mod reset;
+mod recovery;
 mod virtqueue;
 
 pub use self::{
@@ -30,7 +30,13 @@ pub use self::{
         Buffer,
         Command,
         DmaFromDevice,
-        Le32, //
+        FromDevice,
+        Le16,
+        Le32,
+        Le64,
+        Segmented,
+        Segments,
+        ToDevice, //
     },
     config::{
         field,
@@ -49,15 +55,18 @@ pub use self::{
         Feature,
         Status, //
     },
-    lock::Locked,
-    queues::Handler,
+    queues::{
+        FindVqs,
+        Stopped, //
+    },
+    recovery::Recovery,
     virtqueue::{
-        Closed,
         Notifier,
         Virtqueue, //
     },
 };
 
+use self::binding::Binding;
 use crate::{
     bindings,
     device::{
@@ -130,11 +139,8 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { (*self.as_raw()).id.device }
     }
 
-    /// Returns whether `feature` was negotiated.
-    ///
-    /// Unlike C's `virtio_has_feature()`, it may be called for a feature that the driver did not
-    /// list, and returns `false`. Valid from [`Driver::validate`] on. Any context.
-    pub fn has_feature(&self, feature: Feature) -> bool {
+    /// Returns whether `feature` was negotiated. The caller excludes a negotiation.
+    fn test_feature(&self, feature: Feature) -> bool {
         // SAFETY: By the type invariant the device is valid; `Feature` is within the array.
         unsafe { bindings::virtio_test_bit(self.as_raw(), feature.bit()) }
     }
@@ -175,25 +181,24 @@ impl Device<Bound> {
             }
         })
     }
-
-    /// Marks all queues broken: from now on no buffer can be added to them or taken from them. No
-    /// callback reports that: the driver has to wake its waiting tasks.
-    ///
-    /// Not for interrupt context: takes a lock of the device that is held with interrupts on.
-    pub fn break_device(&self) {
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::virtio_break_device(self.as_raw()) }
-    }
-
-    /// Waits until callbacks that have already started have returned, and makes earlier stores
-    /// visible to later ones. May sleep.
-    pub fn synchronize_callbacks(&self) {
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::virtio_synchronize_cbs(self.as_raw()) }
-    }
 }
 
 impl Device<Core<'_>> {
+    /// Returns whether `feature` was negotiated. Any context.
+    ///
+    /// Unlike C's `virtio_has_feature()`, it may be called for a feature that the driver did not
+    /// list, and returns `false`.
+    #[doc(alias = "virtio_has_feature")]
+    pub fn has_feature(&self, feature: Feature) -> bool {
+        self.test_feature(feature)
+    }
+
+    /// Returns a way to have [`Driver::recover`] called from any context, if the driver has that
+    /// callback.
+    pub fn recovery(&self) -> Option<Recovery> {
+        Binding::of(self).recovery.clone()
+    }
+
     /// Sets `DRIVER_OK`: the device uses its queues from here on.
     ///
     /// Needed in [`Driver::probe`], [`Driver::restore`] and [`Driver::reset_done`] only if the
@@ -206,10 +211,12 @@ impl Device<Core<'_>> {
         }
     }
 
-    /// Resets the device and waits until it has acknowledged.
+    /// Resets the device and waits until it has acknowledged. May sleep.
     ///
-    /// The queues, if any are left, can only be dropped or [closed](Virtqueue::close) afterwards.
-    /// A reset need not stop a request in flight: some hosts answer it later. May sleep.
+    /// The queues, if there are any, are useless afterwards; [`stop_queues`](Self::stop_queues)
+    /// resets a device with queues. A reset need not stop a request in flight: some hosts answer it
+    /// later.
+    #[doc(alias = "virtio_reset_device")]
     pub fn reset(&self) {
         // SAFETY: By the type invariant the device is valid. The core context excludes other
         // callbacks of the bus, so the reset is not concurrent with probe or remove.
@@ -234,8 +241,8 @@ impl Device<Core<'_>> {
     /// Leaves `feature` out when features are negotiated the next time: by the core before
     /// [`Driver::restore`] and [`Driver::reset_done`], or by [`renegotiate`](Self::renegotiate).
     ///
-    /// For a feature that the driver can do without. To be called when the queues are closed,
-    /// because a ring reads its own features while it is used. May sleep.
+    /// For a feature that the driver can do without. To be called when there are no queues, because
+    /// a ring has the features that it was made with. May sleep.
     pub fn decline_feature(&self, feature: Feature) {
         // SAFETY: By the type invariant the device is valid; `Feature` is within the array. The
         // core context excludes other writers.

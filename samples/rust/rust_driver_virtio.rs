@@ -32,8 +32,8 @@ kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(bindings::VIRTIO_I
 
 struct SampleDriver;
 
-/// The state of the queue's callback. It can run before `probe` has returned, and until the device
-/// is unbound, so it has a state of its own beside the driver's data.
+/// What the queue's callback uses. It can run before `probe` has returned and has made the driver's
+/// data, so it is shared.
 #[pin_data]
 struct Rng {
     dev: ARef<device::Device>,
@@ -48,7 +48,7 @@ impl Rng {
         let queue = &mut *self.queue.lock();
         let queue = queue.as_mut().ok_or(ENODEV)?;
 
-        queue.add(request, GFP_ATOMIC).map_err(|(err, _)| err)?;
+        queue.add(request).map_err(|(err, _)| err)?;
         if queue.kick() {
             Ok(())
         } else {
@@ -56,17 +56,16 @@ impl Rng {
         }
     }
 
-    /// Takes back a request that the device has answered.
-    fn answered(&self) -> Option<(Request, u32)> {
+    /// Takes a request that the device has answered.
+    fn take(&self) -> Option<(Request, u32)> {
         let queue = &mut *self.queue.lock();
 
         queue.as_mut()?.get()
     }
-}
 
-impl virtio::Handler for Rng {
-    fn used(&self, _index: usize) {
-        while let Some((request, len)) = self.answered() {
+    /// The callback of the queue.
+    fn answered(&self) {
+        while let Some((request, len)) = self.take() {
             let bytes = request.response();
 
             // The length that the device reports may be wrong.
@@ -80,7 +79,7 @@ impl virtio::Handler for Rng {
 
 #[vtable]
 impl virtio::Driver for SampleDriver {
-    type Data<'bound> = Self;
+    type Data<'bound> = Arc<Rng>;
 
     const ID_TABLE: virtio::IdTable = &ID_TABLE;
 
@@ -96,18 +95,25 @@ impl virtio::Driver for SampleDriver {
             GFP_KERNEL,
         )?;
 
-        // The driver owns the queue from here on, but the device uses it only when the driver is
-        // ready.
-        let [queue] = vdev.find_vqs(rng.clone(), [c"input"])?;
+        // The callback uses the queue from when the device is ready.
+        let mut queues = vdev.find_vqs(rng.clone());
+        let queue = queues.queue(c"input", Some(Rng::answered))?;
         *rng.queue.lock() = Some(queue);
+        queues.find()?;
         vdev.ready();
 
         rng.ask(KBox::new(Command::new((), [0; 16]), GFP_KERNEL)?)?;
-        Ok(Self)
+        Ok(rng)
     }
 
-    // There is no `remove`: when the device is unbound, the bus stops it, takes back the requests
-    // that it has not answered, and deletes the queue.
+    fn unbind<'bound>(vdev: &'bound virtio::Device<Core<'_>>, rng: Pin<&Arc<Rng>>) {
+        // Otherwise a request that the device has not answered would stay allocated.
+        let mut stopped = vdev.stop_queues();
+
+        if let Some(mut queue) = rng.queue.lock().take() {
+            while stopped.detach(&mut queue).is_some() {}
+        }
+    }
 }
 
 kernel::module_virtio_driver! {

@@ -38,7 +38,10 @@ use crate::{
 use faults::Faults;
 use kernel::{
     debugfs::ScopedDir,
-    device,
+    device::{
+        self,
+        Core, //
+    },
     new_condvar,
     new_spinlock_irq,
     nvdimm::{
@@ -59,7 +62,10 @@ use kernel::{
         WaitList, //
     },
     time::hrtimer::EmbeddedTimer,
-    virtio::Virtqueue,
+    virtio::{
+        self,
+        Virtqueue, //
+    },
     workqueue::{
         new_embedded_work,
         EmbeddedWork,
@@ -224,7 +230,7 @@ impl FlushPath {
     /// next [`start`](Self::start). The device has to be watched. May sleep.
     ///
     /// Returns whether a flush was lost, now or before.
-    pub(crate) fn detach(&self) -> bool {
+    pub(crate) fn detach(&self, vdev: &virtio::Device<Core<'_>>) -> bool {
         let (queue, responses, expects_answer) = {
             let mut state = self.shared().state.lock();
 
@@ -236,23 +242,25 @@ impl FlushPath {
                 state.engine.expects_answer(),
             )
         };
-        let Some(queue) = queue else {
+        let Some(mut queue) = queue else {
             return self.shared().state.lock().engine.has_lost();
         };
 
-        let mut closed = queue.close();
+        let mut stopped = vdev.stop_queues();
         // The request of the flush in flight, and the length of its used element if there is one.
         let mut left = None;
 
         if expects_answer {
-            left = closed.get().map(|(request, len)| (request, Some(len)));
+            left = stopped
+                .get(&mut queue)
+                .map(|(request, len)| (request, Some(len)));
             // Without a mapping the response can be read even if there is no used element for it.
             // With one, the request stays in the queue and mapped (R7).
             if left.is_none() && responses == Responses::Direct {
-                left = closed.next().map(|request| (request, None));
+                left = stopped.detach(&mut queue).map(|request| (request, None));
             }
         }
-        closed.leave();
+        drop(stopped);
 
         self.update(|state| {
             let State { engine, port, .. } = state;

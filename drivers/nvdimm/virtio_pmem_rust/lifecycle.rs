@@ -12,8 +12,7 @@ use crate::{
         Expiry,
         Subject,
         Watchdog, //
-    },
-    VirtioPmem, //
+    }, //
 };
 use kernel::{
     alloc::scope::with_noio,
@@ -24,51 +23,25 @@ use kernel::{
     },
     prelude::*,
     str::CString,
-    sync::{
-        aref::ARef,
-        Arc, //
-    },
-    time::{
-        delay::fsleep,
-        Delta, //
-    },
+    sync::Arc,
     virtio::{
         self,
         Feature,
+        Recovery,
         Status,
         Virtqueue, //
-    },
-    workqueue::{
-        new_embedded_work,
-        EmbeddedWork,
-        EmbeddedWorkItem,
-        OrderedQueue, //
     },
 };
 
 /// A request and its response take two descriptors.
 const DESCRIPTORS: u32 = 2;
 
-/// The device's one queue.
-const QUEUES: [&CStr; 1] = [c"flush_queue"];
-
-/// The state of the work item that recovers a device that needs a reset.
-struct Recover {
-    vdev: ARef<virtio::Device>,
-    flush: Arc<FlushPath>,
-    watchdog: Arc<Watchdog>,
-}
-
-/// One device, from probe to remove.
+/// One device, from probe to unbind.
 #[pin_data]
 pub(crate) struct Lifecycle {
     pub(crate) flush: Arc<FlushPath>,
     pub(crate) watchdog: Arc<Watchdog>,
-    // Dropped before the queue that it runs on.
-    #[pin]
-    recover: EmbeddedWork<Recover>,
-    // Not that of the flush path, which completes bios while the device is recovered.
-    queue: OrderedQueue,
+    recovery: Recovery,
     #[pin]
     _debugfs: Scope<Arc<FlushPath>>,
 }
@@ -94,7 +67,7 @@ fn begin(flush: &FlushPath, vdev: &virtio::Device<Core<'_>>, queue: Virtqueue<Re
 
 /// Stops a device that is to be started again. May sleep.
 fn detach(flush: &FlushPath, vdev: &virtio::Device<Core<'_>>) {
-    if flush.detach() {
+    if flush.detach(vdev) {
         // A late answer overwrites a request in a packed ring (R9), and breaks the queue with
         // IN_ORDER.
         vdev.decline_feature(Feature::RING_PACKED);
@@ -115,21 +88,14 @@ impl Lifecycle {
         let flush = FlushPath::new(dev.into())?;
         let watchdog = Watchdog::new(flush.clone())?;
         let name = CString::try_from_fmt(fmt!("virtio_pmem_rust-{}", dev.name()))?;
-        let recover = Recover {
-            vdev: vdev.into(),
-            flush: flush.clone(),
-            watchdog: watchdog.clone(),
-        };
+        let recovery = vdev.recovery().ok_or(EINVAL)?;
 
         Arc::pin_init(
             try_pin_init!(Self {
                 _debugfs <- Scope::dir(flush.clone(), &name, |flush, dir| flush.show(dir)),
                 flush,
                 watchdog,
-                recover <- new_embedded_work!(recover, "Lifecycle::recover"),
-                queue: OrderedQueue::builder()
-                    .mem_reclaim()
-                    .build(c"virtio-pmem-recover")?,
+                recovery,
             }),
             GFP_KERNEL,
         )
@@ -145,22 +111,18 @@ impl Lifecycle {
         // Callers, and write-back among them, may be waiting.
         with_noio(|| {
             self.flush.check()?;
-            let [queue] = vdev
-                .find_vqs(self.clone(), QUEUES)
-                .inspect_err(|_| dev_err!(vdev, "cannot find the flush queue\n"))?;
+            let mut queues = vdev.find_vqs(self.clone());
+            let queue = queues.queue(c"flush_queue", Some(Self::used))?;
 
+            queues
+                .find()
+                .inspect_err(|_| dev_err!(vdev, "cannot find the flush queue\n"))?;
             begin(&self.flush, vdev, queue)?;
             if self.flush.is_out_of_step() {
                 self.check();
             }
             Ok(())
         })
-    }
-
-    /// Recovers a device that needs it. For the removal, whose lock keeps the work item from doing
-    /// it. May sleep.
-    pub(crate) fn recover(&self, vdev: &virtio::Device<Core<'_>>) {
-        self.recover.recover(vdev);
     }
 
     /// Stops a device that is to be suspended: callers wait until it is resumed, and fail if that
@@ -219,33 +181,20 @@ impl Lifecycle {
 
     /// Checks whether the device needs a reset, and if so recovers it. Any context.
     pub(crate) fn check(&self) {
-        self.recover.enqueue(&self.queue);
+        self.recovery.request();
     }
 
-    /// Ends the flush path in good order and stops the device. The region must be gone. May sleep.
-    pub(crate) fn finish(self: &Arc<Self>) {
-        self.watchdog.start(Subject::Removal, Expiry::GiveUp);
-        self.flush.close();
-        self.recover.cancel_sync();
-        self.flush.detach();
-        self.flush.finish();
-        self.watchdog.stop();
-    }
-}
-
-impl virtio::Handler for Lifecycle {
-    fn used(&self, _index: usize) {
+    /// The queue's callback. Any context.
+    fn used(&self) {
         if self.flush.used() {
             self.check();
         }
     }
-}
 
-impl Recover {
     /// Recovers the device if it needs that. May sleep.
-    fn recover(&self, vdev: &virtio::Device<Core<'_>>) {
+    pub(crate) fn recover(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) {
         loop {
-            // A shutdown, a suspend or a reset may have come first.
+            // A shutdown or a suspend may have come first.
             if self.flush.is_ending() || !self.flush.is_attached() {
                 return;
             }
@@ -265,39 +214,31 @@ impl Recover {
             }
 
             dev_warn!(vdev, "the device needs a reset, recovering it\n");
-            with_noio(|| {
-                self.watchdog.start(Subject::Recovery, Expiry::GiveUp);
-                detach(&self.flush, vdev);
-
-                let recovered = self
-                    .flush
-                    .check()
-                    .and_then(|()| vdev.renegotiate())
-                    .and_then(|()| vdev.find_vqs_again(QUEUES))
-                    .and_then(|[queue]| begin(&self.flush, vdev, queue));
-
-                if recovered.is_err() {
-                    self.flush.give_up("the device could not be recovered");
-                }
-                self.watchdog.stop();
-            });
+            self.watchdog.start(Subject::Recovery, Expiry::GiveUp);
+            if self.restart(vdev).is_err() {
+                self.flush.give_up("the device could not be recovered");
+            }
+            self.watchdog.stop();
             // The new ring may have a late answer already.
         }
     }
-}
 
-impl EmbeddedWorkItem for Recover {
-    fn run(this: Pin<&EmbeddedWork<Self>>) {
-        // The task that holds the device's lock may be waiting for a flush that needs this
-        // recovery, so do not sleep on the lock. If it is a removal, it closes the flush path.
-        loop {
-            if let Some(vdev) = this.vdev.try_lock::<VirtioPmem>() {
-                return this.recover(&vdev);
-            }
-            if this.flush.is_ending() {
-                return;
-            }
-            fsleep(Delta::from_millis(10));
-        }
+    /// Resets a device and starts it again. May sleep.
+    fn restart(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
+        with_noio(|| {
+            detach(&self.flush, vdev);
+            self.flush.check()?;
+            vdev.renegotiate()?;
+            self.start(vdev)
+        })
+    }
+
+    /// Ends the flush path in good order and stops the device. The region must be gone. May sleep.
+    pub(crate) fn finish(&self, vdev: &virtio::Device<Core<'_>>) {
+        self.watchdog.start(Subject::Removal, Expiry::GiveUp);
+        self.flush.close();
+        self.flush.detach(vdev);
+        self.flush.finish();
+        self.watchdog.stop();
     }
 }

@@ -3,7 +3,10 @@
 //! The range of the device's memory.
 
 use kernel::{
-    device::Bound,
+    device::{
+        Bound,
+        Core, //
+    },
     prelude::*,
     uapi,
     virtio::{
@@ -50,7 +53,7 @@ impl Range {
     /// # Errors
     ///
     /// [`EINVAL`] if the device has no valid range, or no room for one in its configuration space.
-    pub(crate) fn of(vdev: &virtio::Device<Bound>) -> Result<Self> {
+    pub(crate) fn of(vdev: &virtio::Device<Core<'_>>) -> Result<Self> {
         if vdev.has_feature(SHMEM_REGION) {
             return Self::from_shm_region(vdev).ok_or(EINVAL);
         }

@@ -27,10 +27,8 @@ mod watchdog;
 use flush::FlushPath;
 use kernel::{
     bindings,
-    device::{
-        Bound,
-        Core, //
-    },
+    device::Core,
+    new_mutex,
     nvdimm::{
         Bus,
         BusDesc,
@@ -38,7 +36,10 @@ use kernel::{
         RegionFlag, //
     },
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        Mutex, //
+    },
     virtio::{
         self,
         Feature, //
@@ -90,14 +91,16 @@ fn gathers() -> bool {
 struct VirtioPmem;
 
 /// A bound device.
+#[pin_data]
 struct Device {
-    /// Dropped before the flush path: then there are no new callers.
-    bus: Option<Bus<FlushPath>>,
-    running: Running,
+    lifecycle: Arc<Lifecycle>,
+    /// [`None`] when the driver is unbound.
+    #[pin]
+    bus: Mutex<Option<Bus<FlushPath>>>,
 }
 
 impl Device {
-    fn new(vdev: &virtio::Device<Core<'_>>) -> Result<Self> {
+    fn new(vdev: &virtio::Device<Core<'_>>) -> Result<impl PinInit<Self, Error>> {
         let range = Range::of(vdev)?;
         let desc = RegionDesc::new(range.start, range.size)?
             .flags(RegionFlag::Pagemap | RegionFlag::Async);
@@ -105,8 +108,21 @@ impl Device {
         let lifecycle = Lifecycle::new(vdev)?;
         // Callers can come as soon as there is a region, so the device is started first.
         lifecycle.start(vdev)?;
-        let running = Running(lifecycle);
+        let bus = Self::register(vdev, &desc, lifecycle.flush.clone())
+            .inspect_err(|_| lifecycle.finish(vdev))?;
 
+        Ok(try_pin_init!(Self {
+            lifecycle,
+            bus <- new_mutex!(Some(bus)),
+        }))
+    }
+
+    /// Makes the region.
+    fn register(
+        vdev: &virtio::Device<Core<'_>>,
+        desc: &RegionDesc,
+        flush: Arc<FlushPath>,
+    ) -> Result<Bus<FlushPath>> {
         let mut bus = Bus::register(
             vdev.as_ref(),
             BusDesc {
@@ -116,22 +132,9 @@ impl Device {
         )
         .inspect_err(|_| dev_err!(vdev, "cannot register an nvdimm bus\n"))?;
 
-        bus.create_pmem_region(&desc, running.0.flush.clone())
+        bus.create_pmem_region(desc, flush)
             .inspect_err(|_| dev_err!(vdev, "cannot create an nvdimm region\n"))?;
-
-        Ok(Self {
-            bus: Some(bus),
-            running,
-        })
-    }
-}
-
-/// A device that is stopped in good order when this is dropped.
-struct Running(Arc<Lifecycle>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.finish();
+        Ok(bus)
     }
 }
 
@@ -159,37 +162,38 @@ impl virtio::Driver for VirtioPmem {
     fn probe<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        Device::new(vdev)
+        pin_init::pin_init_scope(move || Device::new(vdev))
     }
 
-    fn remove<'bound>(vdev: &'bound virtio::Device<Core<'_>>, mut data: Pin<KBox<Device>>) {
-        let running = &data.running.0;
+    fn unbind<'bound>(vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Device>) {
+        let lifecycle = &data.lifecycle;
 
         // No callback reports a device that was broken.
-        running.flush.give_up_if_broken();
-        running.recover(vdev);
+        lifecycle.flush.give_up_if_broken();
+        lifecycle.recover(vdev);
 
         // The block layer's last write-back needs the flush path. While this task sleeps in it, the
         // watchdog gives up on a host that does not answer.
-        running.watchdog.start(Subject::Removal, Expiry::GiveUp);
-        drop(data.bus.take());
+        lifecycle.watchdog.start(Subject::Removal, Expiry::GiveUp);
+        let bus = data.bus.lock().take();
+        drop(bus);
 
-        // This ends the flush path.
-        drop(data);
+        lifecycle.finish(vdev);
     }
 
-    fn config_changed<'bound>(
-        _vdev: &'bound virtio::Device<Bound>,
-        data: Pin<&Self::Data<'bound>>,
-    ) {
-        data.running.0.check();
+    fn recover<'bound>(vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+        data.lifecycle.recover(vdev);
+    }
+
+    fn config_changed<'bound>(_vdev: &'bound virtio::Device, data: Pin<&Self::Data<'bound>>) {
+        data.lifecycle.check();
     }
 
     fn freeze<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        data.running.0.suspend(vdev).inspect_err(|_| {
+        data.lifecycle.suspend(vdev).inspect_err(|_| {
             dev_err!(
                 vdev,
                 "the host does not answer, so it cannot be suspended\n"
@@ -201,7 +205,7 @@ impl virtio::Driver for VirtioPmem {
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        data.running.0.resume(vdev)
+        data.lifecycle.resume(vdev)
     }
 
     fn reset_prepare<'bound>(
@@ -209,7 +213,7 @@ impl virtio::Driver for VirtioPmem {
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
         // A reset cannot be refused.
-        data.running.0.prepare_reset(vdev);
+        data.lifecycle.prepare_reset(vdev);
         Ok(())
     }
 
@@ -217,12 +221,12 @@ impl virtio::Driver for VirtioPmem {
         vdev: &'bound virtio::Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
     ) -> Result {
-        data.running.0.resume(vdev)
+        data.lifecycle.resume(vdev)
     }
 
     fn shutdown<'bound>(vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
         // Later callers wait until the machine is off. An error would be worse: a file system would
         // record it, and that record reaches the memory without a flush.
-        data.running.0.shut_down(vdev);
+        data.lifecycle.shut_down(vdev);
     }
 }

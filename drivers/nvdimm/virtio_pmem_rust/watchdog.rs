@@ -60,8 +60,7 @@ impl Subject {
         }
     }
 
-    /// The smallest limit, in seconds. PCI waits 60 s for a function to come back from a reset, and
-    /// an unbind waits 90 s for PCI.
+    /// The smallest limit, in seconds. PCI waits 60 s for a function to come back from a reset.
     fn least(self) -> u32 {
         match self {
             Self::FunctionReset => 100,

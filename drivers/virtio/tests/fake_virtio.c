@@ -10,6 +10,7 @@
 
 #include <kunit/device.h>
 #include <linux/delay.h>
+#include <linux/kthread.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/virtio_ring.h>
@@ -328,12 +329,15 @@ static void fake_destroy(void *data)
 	fake->gone = false;
 	memset(fake->fail, 0, sizeof(fake->fail));
 	fake->fail_nth = 0;
+	if (fake->resetting)
+		fake_virtio_reset_abort(fake);
 	if (fake->plugged) {
 		/* The test was aborted, and the host no longer answers. */
 		fake_virtio_break(fake);
 		fake_virtio_unplug(fake);
 	}
 
+	kthread_destroy_worker(fake->resetter);
 	fake_virtio_forget(fake);
 	/* If unplugging has failed, there may still be references: leak the device. */
 	if (completion_done(&fake->released))
@@ -367,6 +371,11 @@ struct fake_virtio *fake_virtio_create(struct kunit *test, u32 device_id)
 		KUNIT_FAIL_AND_ABORT(test, "cannot register the parent device");
 	}
 	dev_set_drvdata(fake->parent, fake);
+	fake->resetter = kthread_run_worker(0, "fake_reset");
+	if (IS_ERR(fake->resetter)) {
+		kfree(fake);
+		KUNIT_FAIL_AND_ABORT(test, "cannot start a thread");
+	}
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, fake_destroy, fake));
 	return fake;
 }
@@ -446,14 +455,55 @@ int fake_virtio_restore(struct fake_virtio *fake)
 	return virtio_device_restore(&fake->vdev);
 }
 
+/* A step of a function reset. One task does all, because it holds the device's lock in between. */
+struct fake_reset {
+	struct kthread_work work;
+	struct fake_virtio *fake;
+	int (*step)(struct virtio_device *vdev);
+	int result;
+};
+
+static void fake_reset_step(struct kthread_work *work)
+{
+	struct fake_reset *reset = container_of(work, struct fake_reset, work);
+
+	reset->result = reset->step(&reset->fake->vdev);
+}
+
+static int fake_by_resetter(struct fake_virtio *fake, int (*step)(struct virtio_device *vdev))
+{
+	struct fake_reset reset = { .fake = fake, .step = step };
+
+	kthread_init_work(&reset.work, fake_reset_step);
+	kthread_queue_work(fake->resetter, &reset.work);
+	kthread_flush_work(&reset.work);
+	return reset.result;
+}
+
 int fake_virtio_reset_prepare(struct fake_virtio *fake)
 {
-	return virtio_device_reset_prepare(&fake->vdev);
+	int error = fake_by_resetter(fake, virtio_device_reset_prepare);
+
+	fake->resetting = !error;
+	return error;
 }
 
 int fake_virtio_reset_done(struct fake_virtio *fake)
 {
-	return virtio_device_reset_done(&fake->vdev);
+	fake->resetting = false;
+	return fake_by_resetter(fake, virtio_device_reset_done);
+}
+
+static int fake_abort(struct virtio_device *vdev)
+{
+	virtio_device_reset_abort(vdev);
+	return 0;
+}
+
+void fake_virtio_reset_abort(struct fake_virtio *fake)
+{
+	fake->resetting = false;
+	fake_by_resetter(fake, fake_abort);
 }
 
 void fake_virtio_shutdown(struct fake_virtio *fake)

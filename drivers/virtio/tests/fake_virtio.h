@@ -119,6 +119,8 @@ struct fake_virtio {
 	atomic_t mapped;
 	dma_addr_t mappings[FAKE_MAPPINGS];	/* 0 for a free entry */
 	bool plugged;
+	bool resetting;	/* between the steps of a function reset */
+	struct kthread_worker *resetter;
 	wait_queue_head_t wait;
 	struct completion released;
 	struct device *parent;
@@ -150,6 +152,7 @@ int fake_virtio_freeze(struct fake_virtio *fake);
 int fake_virtio_restore(struct fake_virtio *fake);
 int fake_virtio_reset_prepare(struct fake_virtio *fake);
 int fake_virtio_reset_done(struct fake_virtio *fake);
+void fake_virtio_reset_abort(struct fake_virtio *fake);
 
 /* What the driver core does when the system is shut down. */
 void fake_virtio_shutdown(struct fake_virtio *fake);

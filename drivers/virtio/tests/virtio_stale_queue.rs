@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A driver with a bug, for KUnit: it keeps its queue after unbinding, and drops it at the next
-//! probe.
+//! A driver with bugs, for KUnit: it keeps its queue after it is unbound, and uses it when it binds
+//! again.
 
 use core::ptr;
 use kernel::{
+    alloc::kmemleak,
     device::Core,
     prelude::*,
     sync::{
@@ -31,11 +32,28 @@ kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(0xfa60)]);
 
 struct StaleQueue;
 
-/// Ignores all answers.
-struct IgnoreAnswers;
+fn request() -> Result<Request> {
+    let request = KBox::new(Command::new((), [0; 16]), GFP_KERNEL)?;
 
-impl virtio::Handler for IgnoreAnswers {
-    fn used(&self, _index: usize) {}
+    // It stays in the queue for good.
+    kmemleak::not_leak(&request);
+    Ok(request)
+}
+
+/// Checks that each operation on a queue that is gone has no effect.
+fn use_stale(queue: &mut Virtqueue<Request>) -> Result {
+    let is_harmless = queue.add(request()?).is_err_and(|(err, _)| err == ENODEV)
+        && queue.get().is_none()
+        && !queue.kick()
+        && !queue.kick_prepare()
+        && queue.enable_callback()
+        && queue.is_broken();
+
+    if is_harmless {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
 }
 
 #[vtable]
@@ -47,29 +65,33 @@ impl virtio::Driver for StaleQueue {
     fn probe<'bound>(
         vdev: &'bound virtio::Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        let handler = Arc::new(IgnoreAnswers, GFP_KERNEL)?;
-        let [mut queue] = vdev.find_vqs(handler.clone(), [c"kept"])?;
+        let handler = Arc::new((), GFP_KERNEL)?;
+        let mut queues = vdev.find_vqs(handler.clone());
+        let mut queue = queues.queue::<Request>(c"kept", Some(|_| ()))?;
+
+        // It is not found yet.
+        use_stale(&mut queue)?;
+        queues.find()?;
 
         // A device has one set of queues.
-        let second = vdev.find_vqs::<Request, _, 1>(handler, [c"second"]);
-        if second.err() != Some(EBUSY) {
+        let mut second = vdev.find_vqs(handler);
+        let _ = second.queue::<Request>(c"second", None)?;
+        if second.find().err() != Some(EBUSY) {
             return Err(EINVAL);
         }
 
         let old = KEPT.xchg(ptr::null_mut(), Full);
         if old.is_null() {
-            let request = KBox::new(Command::new((), [0; 16]), GFP_KERNEL)?;
-
-            queue
-                .add(request, GFP_KERNEL)
-                .map_err(|(err, _request)| err)?;
+            queue.add(request()?).map_err(|(err, _request)| err)?;
             KEPT.store(KBox::into_raw(KBox::new(queue, GFP_KERNEL)?), Relaxed);
             return Ok(Self);
         }
 
         // SAFETY: `old` is from a `KBox`, and the exchange has removed the only copy.
-        drop(unsafe { KBox::from_raw(old) });
-        // Dropping the old queue must not affect this one.
+        let mut old = unsafe { KBox::from_raw(old) };
+        use_stale(&mut old)?;
+        drop(old);
+        // That must not affect this one.
         if queue.is_broken() {
             return Err(EIO);
         }

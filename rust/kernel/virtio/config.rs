@@ -222,7 +222,7 @@ impl<'a> Config<'a> {
 
     /// Returns whether the device's `field` is little-endian.
     fn is_le<T: ConfigInt>(&self, field: &Field<T>) -> bool {
-        field.always_le || is_little_endian(self.dev.has_feature(Feature::VERSION_1))
+        field.always_le || is_little_endian(self.dev.test_feature(Feature::VERSION_1))
     }
 
     /// Reads one field. If the transport needs several accesses, they are repeated until the

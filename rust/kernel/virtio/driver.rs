@@ -3,11 +3,11 @@
 //! The driver trait and the adapter that registers a driver with the virtio bus.
 
 use super::{
+    binding::Binding,
     queues,
-    reset::ResetGate,
+    recovery::Recovery,
     Device,
-    Feature,
-    Status, //
+    Feature, //
 };
 use crate::{
     bindings,
@@ -104,6 +104,11 @@ macro_rules! module_virtio_driver {
 pub struct Negotiation<'a>(&'a Device<Bound>);
 
 impl Negotiation<'_> {
+    /// Returns whether `feature` is offered by the device and known to the driver.
+    pub fn has_feature(&self, feature: Feature) -> bool {
+        self.0.test_feature(feature)
+    }
+
     /// Withdraws `feature`, whether or not the driver's table lists it: those of the ring and the
     /// transport are negotiated without being listed.
     pub fn clear_feature(&self, feature: Feature) {
@@ -123,11 +128,12 @@ impl Deref for Negotiation<'_> {
 
 /// A virtio driver.
 ///
-/// All callbacks but [`config_changed`](Self::config_changed) may sleep and exclude each other.
-/// They run with the device's lock held, except [`reset_done`](Self::reset_done).
+/// All callbacks but [`config_changed`](Self::config_changed) may sleep. They run with the device's
+/// lock held, so they exclude each other.
 ///
-/// Queues that the driver still owns after [`remove`](Self::remove) or a failed
-/// [`probe`](Self::probe) are closed by the bus: no buffer stays with the device.
+/// The bus stops the device and deletes its queues after [`unbind`](Self::unbind), a failed
+/// [`probe`](Self::probe), [`freeze`](Self::freeze) and [`reset_prepare`](Self::reset_prepare). A
+/// driver does that itself ([`Device::stop_queues`]) if it takes buffers back.
 ///
 /// C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h), `struct virtio_driver`
 ///
@@ -189,11 +195,19 @@ pub trait Driver {
         let _ = (vdev, data);
     }
 
-    /// Unbinds from the device. For steps that need a certain order; the data is dropped at the
-    /// end, while the device can still be used.
-    fn remove<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<KBox<Self::Data<'bound>>>) {
-        let _ = vdev;
-        drop(data);
+    /// Unbinds from the device: ends what uses it. The bus then drops the data, stops the device
+    /// and deletes its queues.
+    #[doc(alias = "remove")]
+    fn unbind<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+        let _ = (vdev, data);
+    }
+
+    /// Recovers a device that needs a reset ([`Status::NEEDS_RESET`](super::Status::NEEDS_RESET)),
+    /// or checks whether it does. Called after a request ([`Recovery`]), between
+    /// [`probe`](Self::probe) and [`unbind`](Self::unbind), but not while the transport resets the
+    /// device. The device may be suspended.
+    fn recover<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+        let _ = (vdev, data);
     }
 
     /// Called when the device's configuration or status has changed.
@@ -201,12 +215,12 @@ pub trait Driver {
     /// Runs in interrupt context with the device's configuration lock held, possibly at the same
     /// time as another callback: configuration space and status can be read only later, from a work
     /// item.
-    fn config_changed<'bound>(vdev: &'bound Device<Bound>, data: Pin<&Self::Data<'bound>>) {
+    fn config_changed<'bound>(vdev: &'bound Device, data: Pin<&Self::Data<'bound>>) {
         let _ = (vdev, data);
     }
 
-    /// Stops the device before the system is suspended or hibernated. The queues must be dropped,
-    /// because the device loses its state. An error aborts the suspend.
+    /// Stops the device before the system is suspended or hibernated. The bus then deletes the
+    /// queues, because the device loses its state. An error aborts the suspend.
     fn freeze<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) -> Result {
         let _ = (vdev, data);
         Err(EOPNOTSUPP)
@@ -219,9 +233,11 @@ pub trait Driver {
         Err(EOPNOTSUPP)
     }
 
-    /// Stops the device before its transport is reset, e.g. by a PCI function reset. The queues
-    /// must be dropped. PCI resets the device even if this fails, and then does not call
+    /// Stops the device before its transport is reset, e.g. by a PCI function reset. The bus then
+    /// deletes the queues. PCI resets the device even if this fails, and then does not call
     /// [`reset_done`](Self::reset_done).
+    ///
+    /// From here to the end of [`reset_done`](Self::reset_done) the device is locked.
     fn reset_prepare<'bound>(
         vdev: &'bound Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
@@ -232,8 +248,6 @@ pub trait Driver {
 
     /// Starts the device after its transport was reset. The features are negotiated again; the
     /// driver finds its queues.
-    ///
-    /// Called without the device's lock, which an unbind that waits for this may hold.
     fn reset_done<'bound>(
         vdev: &'bound Device<Core<'_>>,
         data: Pin<&Self::Data<'bound>>,
@@ -270,7 +284,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         name: &'static CStr,
         module: &'static ThisModule,
     ) -> Result {
-        // After `reset_prepare` an unbind waits for `reset_done`.
+        // The device stays locked from `reset_prepare` to `reset_done`.
         const { assert!(T::HAS_RESET_PREPARE == T::HAS_RESET_DONE) };
 
         let vdrv = vdrv.get();
@@ -331,48 +345,24 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
 impl<T: Driver> Adapter<T> {
     /// # Safety
     ///
-    /// `vdev` is a pointer that the virtio bus passes to one of its callbacks, and the returned
-    /// reference is not used after that callback.
+    /// `vdev` is a pointer that the virtio bus passes to one of its callbacks, with the device's
+    /// lock held, and the returned reference is not used after that callback.
     unsafe fn device<'a>(vdev: *mut bindings::virtio_device) -> &'a Device<CoreInternal<'a>> {
         // SAFETY: By the safety requirements the pointer is valid.
         unsafe { &*vdev.cast() }
     }
 
-    /// Returns whether the device has the data of `T`: probe has finished and remove has not begun.
-    ///
-    /// The result stays valid as long as the caller excludes remove.
-    pub(super) fn has_data(vdev: &Device) -> bool {
-        let dev = vdev.as_ref().as_raw();
-
-        // SAFETY: The device is valid.
-        let (driver, data) = unsafe { ((*dev).driver, bindings::dev_get_drvdata(dev)) };
-
-        if driver.is_null() || data.is_null() {
-            return false;
-        }
-
-        // Drivers in C keep data there, too.
-        //
-        // SAFETY: A device on the virtio bus is bound to a `struct virtio_driver`, which stays as
-        // long as the device is bound.
-        let probe =
-            unsafe { (*crate::container_of!(driver, bindings::virtio_driver, driver)).probe };
-        let own: unsafe extern "C" fn(*mut bindings::virtio_device) -> c_int = Self::probe_callback;
-
-        probe.is_some_and(|probe| core::ptr::fn_addr_eq(probe, own))
-    }
-
-    /// Returns the driver's data, or [`None`] if probe has not finished or remove has begun.
+    /// Returns the driver's data.
     ///
     /// # Safety
     ///
-    /// The data is not dropped as long as the returned reference is used.
-    unsafe fn data<'a>(vdev: &'a Device<CoreInternal<'_>>) -> Option<Pin<&'a T::Data<'a>>> {
+    /// The device is bound to `T`: `probe_callback()` has succeeded, and `remove_callback()` does
+    /// not drop the data as long as the returned reference is used.
+    unsafe fn data<'a>(vdev: &'a Device<CoreInternal<'_>>) -> Pin<&'a T::Data<'a>> {
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
-        // SAFETY: If the device has data of `T`, it was stored by `set_drvdata()` in
-        // `probe_callback()`, and stays by the safety requirements.
-        Self::has_data(vdev).then(|| unsafe { dev.drvdata_borrow::<T::Data<'a>>() })
+        // SAFETY: `probe_callback()` has stored the data, by the safety requirements.
+        unsafe { dev.drvdata_borrow::<T::Data<'a>>() }
     }
 
     extern "C" fn validate_callback(vdev: *mut bindings::virtio_device) -> c_int {
@@ -382,128 +372,130 @@ impl<T: Driver> Adapter<T> {
         from_result(|| T::validate(&Negotiation(vdev)).map(|()| 0))
     }
 
-    extern "C" fn probe_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        // SAFETY: Called by the virtio bus.
-        let vdev = unsafe { Self::device(vdev) };
-        let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
-
-        queues::prepare(vdev);
-        from_result(|| {
-            dev.set_drvdata(T::probe(vdev))
-                .inspect_err(|_| queues::release(vdev))?;
-            Ok(0)
-        })
-    }
-
-    extern "C" fn remove_callback(raw: *mut bindings::virtio_device) {
+    extern "C" fn probe_callback(raw: *mut bindings::virtio_device) -> c_int {
         // SAFETY: Called by the virtio bus.
         let vdev = unsafe { Self::device(raw) };
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
-        if let Some(gate) = ResetGate::of(vdev) {
-            gate.wait(|| Self::reset_has_failed(vdev));
-        }
+        from_result(|| {
+            let recovery = if T::HAS_RECOVER {
+                // SAFETY: `release()` ends it. If it gets the lock before, the device is bound.
+                Some(unsafe { Recovery::new(vdev, Self::recover_callback) }?)
+            } else {
+                None
+            };
 
-        // The bus has disabled changes of the configuration, but the end of a reset or of a suspend
-        // enables them again.
-        //
-        // SAFETY: The device is valid. This waits for a callback that is running.
-        unsafe { bindings::virtio_config_driver_disable(raw) };
+            // SAFETY: The device is about to be bound. `release()` removes the binding.
+            unsafe { Binding::create(raw, recovery) }?;
+            dev.set_drvdata(T::probe(vdev)).inspect_err(|_| {
+                Self::end_recovery(vdev);
+                // SAFETY: There is no data of the driver.
+                unsafe { Self::release(vdev) };
+            })?;
+            Ok(0)
+        })
+    }
+
+    extern "C" fn remove_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: Called by the virtio bus.
+        let vdev = unsafe { Self::device(vdev) };
+        let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
+
+        Self::end_recovery(vdev);
+        // SAFETY: The bus calls this after a successful `probe_callback()`.
+        T::unbind(vdev, unsafe { Self::data(vdev) });
 
         // The bus checks after this callback that the device was reset, so the data cannot wait
         // for the driver core, which would drop it only then.
         //
-        // SAFETY: The bus calls this after a successful `probe_callback()`, which stored `T::Data`.
-        // No callback of the bus is running: all but `config_changed` hold the device's lock or the
-        // gate, and that one was disabled just now.
-        if let Some(data) = unsafe { dev.drvdata_obtain::<T::Data<'_>>() } {
-            T::remove(vdev, data);
-        }
+        // SAFETY: `probe_callback()` has stored the data. No callback of the bus is running: all
+        // but `config_changed` hold the device's lock, and the bus has disabled that one.
+        drop(unsafe { dev.drvdata_obtain::<T::Data<'_>>() });
 
-        queues::release(vdev);
-        // SAFETY: The device is valid. Without data, no driver is called.
-        unsafe { bindings::virtio_config_driver_enable(raw) };
+        // SAFETY: The data was dropped.
+        unsafe { Self::release(vdev) };
+    }
+
+    fn end_recovery(vdev: &Device<CoreInternal<'_>>) {
+        if let Some(recovery) = &Binding::of(vdev).recovery {
+            recovery.end();
+        }
+    }
+
+    /// Stops the device and ends the binding. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// The driver's data was dropped, and its callbacks have ended.
+    unsafe fn release(vdev: &Device<CoreInternal<'_>>) {
+        queues::delete(vdev);
+        // A driver may use a device without queues.
+        if !vdev.status().is_reset() && !vdev.status().is_gone() {
+            vdev.reset();
+        }
+        // SAFETY: `probe_callback()` has made the binding, and the queues were deleted above.
+        unsafe { Binding::remove(vdev.as_raw()) };
     }
 
     extern "C" fn scan_callback(vdev: *mut bindings::virtio_device) {
         // SAFETY: Called by the virtio bus.
         let vdev = unsafe { Self::device(vdev) };
 
-        // SAFETY: Called with the device's lock held, which excludes remove.
-        if let Some(data) = unsafe { Self::data(vdev) } {
-            T::scan(vdev, data);
-        }
+        // SAFETY: Called after a successful probe, with the device's lock held.
+        T::scan(vdev, unsafe { Self::data(vdev) });
     }
 
     extern "C" fn config_changed_callback(vdev: *mut bindings::virtio_device) {
-        // SAFETY: Called by the virtio bus.
+        // SAFETY: Called by the virtio bus. The driver gets the device without a context.
         let vdev = unsafe { Self::device(vdev) };
 
-        // SAFETY: Called with the configuration lock held and callbacks enabled; remove disables
-        // them under that lock before it drops the data.
-        if let Some(data) = unsafe { Self::data(vdev) } {
-            T::config_changed(vdev, data);
-        }
+        // SAFETY: The bus calls this from after a successful probe until before remove, which waits
+        // for it: the configuration lock is held.
+        T::config_changed(vdev, unsafe { Self::data(vdev) });
+    }
+
+    /// Calls the driver. Used by [`Recovery`].
+    ///
+    /// # Safety
+    ///
+    /// The device is locked, and bound to `T`.
+    unsafe fn recover_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: By the safety requirements, as in a callback of the bus.
+        let vdev = unsafe { Self::device(vdev) };
+
+        // SAFETY: By the safety requirements.
+        T::recover(vdev, unsafe { Self::data(vdev) });
     }
 
     extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::locked(vdev, |_| Self::with_data(vdev, T::freeze))
+        Self::stop(vdev, T::freeze)
     }
 
     extern "C" fn restore_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::locked(vdev, |_| Self::with_data(vdev, T::restore))
+        Self::start(vdev, T::restore)
     }
 
     extern "C" fn reset_prepare_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::locked(vdev, |device| {
-            let ret = Self::with_data(vdev, T::reset_prepare);
-
-            if let (0, Some(gate)) = (ret, ResetGate::of(device)) {
-                gate.begin();
-            }
-            ret
-        })
+        Self::stop(vdev, T::reset_prepare)
     }
 
     extern "C" fn reset_done_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        // An unbind now waits for this, with the lock held.
-        //
-        // SAFETY: Called by the virtio bus.
-        let gate = ResetGate::of(unsafe { Self::device(vdev) });
-
-        gate.and_then(|gate| gate.end(|| Self::with_data(vdev, T::reset_done)))
-            .unwrap_or_else(|| Self::locked(vdev, |_| Self::with_data(vdev, T::reset_done)))
+        Self::start(vdev, T::reset_done)
     }
 
     extern "C" fn shutdown_callback(raw: *mut bindings::virtio_device) {
         // SAFETY: Called by the virtio bus.
         let vdev = unsafe { Self::device(raw) };
 
-        // SAFETY: Called with the device's lock held, which excludes remove.
-        if let Some(data) = unsafe { Self::data(vdev) } {
-            T::shutdown(vdev, data);
-        }
+        // SAFETY: The device is bound, and called with its lock held.
+        T::shutdown(vdev, unsafe { Self::data(vdev) });
 
         // SAFETY: The device is valid. The core calls this only for drivers without a callback.
         unsafe { bindings::virtio_device_shutdown(raw) };
     }
 
-    /// Returns whether the core has failed before the call of `reset_done`. It then marks the
-    /// device as failed, and makes no call.
-    fn reset_has_failed(vdev: &Device<CoreInternal<'_>>) -> bool {
-        let status = vdev.status();
-
-        // The core also marks a device that had failed before, and a device that is gone reads as
-        // all ones.
-        //
-        // SAFETY: The device is valid. `failed` was set before `reset_prepare` was called.
-        let failed_before = unsafe { (*vdev.as_raw()).failed };
-
-        status.contains(Status::FAILED) && !status.contains(Status::DRIVER_OK) && !failed_before
-    }
-
-    /// Calls `f` with the driver's data; without data (unbound meanwhile) returns [`ENODEV`].
-    fn with_data(
+    /// Calls `f`, by which the driver stops the device. If it does, the queues are deleted.
+    fn stop(
         vdev: *mut bindings::virtio_device,
         f: impl for<'a> FnOnce(&'a Device<Core<'_>>, Pin<&T::Data<'a>>) -> Result,
     ) -> c_int {
@@ -511,29 +503,25 @@ impl<T: Driver> Adapter<T> {
         let vdev = unsafe { Self::device(vdev) };
 
         from_result(|| {
-            // SAFETY: The callers hold the device's lock, or the gate; either excludes remove.
-            let data = unsafe { Self::data(vdev) }.ok_or(ENODEV)?;
-
-            f(vdev, data).map(|()| 0)
+            // SAFETY: The device is bound, and locked.
+            f(vdev, unsafe { Self::data(vdev) })?;
+            queues::delete(vdev);
+            Ok(0)
         })
     }
 
-    /// Calls `f` with the device's lock held.
-    ///
-    /// A reset by sysfs and a suspend hold the lock of the transport's device only, so they race
-    /// with an unbind, and with a driver that has [locked](super::Locked) the device.
-    fn locked(
-        raw: *mut bindings::virtio_device,
-        f: impl FnOnce(&Device<CoreInternal<'_>>) -> c_int,
+    /// Calls `f`, by which the driver starts the device. If it fails, the queues are deleted.
+    fn start(
+        vdev: *mut bindings::virtio_device,
+        f: impl for<'a> FnOnce(&'a Device<Core<'_>>, Pin<&T::Data<'a>>) -> Result,
     ) -> c_int {
         // SAFETY: Called from callbacks of the virtio bus only.
-        let vdev = unsafe { Self::device(raw) };
+        let vdev = unsafe { Self::device(vdev) };
 
-        // SAFETY: The device is valid. The transport's lock is not taken under this one.
-        unsafe { bindings::virtio_device_lock(raw) };
-        let ret = f(vdev);
-        // SAFETY: Locked above.
-        unsafe { bindings::virtio_device_unlock(raw) };
-        ret
+        from_result(|| {
+            // SAFETY: The device is bound, and locked.
+            f(vdev, unsafe { Self::data(vdev) }).inspect_err(|_| queues::delete(vdev))?;
+            Ok(0)
+        })
     }
 }

@@ -3,109 +3,53 @@
 //! The set of a device's queues: it is found, stopped and deleted as a whole.
 
 use super::{
-    reset::ResetGate,
+    binding::Binding,
+    virtqueue::Ring,
     Buffer,
     Device,
+    Feature,
     Virtqueue, //
 };
 use crate::{
     bindings,
-    device::{
-        Core,
-        CoreInternal, //
-    },
+    device::Core,
     error::to_result,
-    new_mutex,
     prelude::*,
     sync::{
-        aref::ARef,
         rcu,
-        Arc,
-        Mutex, //
-    }, //
+        Arc, //
+    },
+    types::NotThreadSafe, //
 };
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    cell::Cell,
+    marker::PhantomData,
+    ptr, //
 };
 
-/// The callback of a driver's queues.
-///
-/// All queues of a device share the object. The virtio device keeps it until its queues are deleted
-/// or the driver is unbound. [`Device::find_vqs`] has an example.
-pub trait Handler: Send + Sync + 'static {
-    /// The device has used buffers of queue number `index`, in the order of [`Device::find_vqs`].
-    ///
-    /// Called in hard interrupt context, with a lock of the transport held if interrupts are
-    /// shared: it must not sleep, and a lock that it takes must be innermost. May be called before
-    /// `find_vqs` has returned, and without used buffers.
+/// The callbacks of a set's queues, by number.
+trait Callbacks: Send + Sync {
     fn used(&self, index: usize);
 }
 
-/// All queues that were found by one call of [`Device::find_vqs`].
-#[pin_data]
+struct CallbacksOf<H> {
+    handler: Arc<H>,
+    callbacks: KVec<Option<fn(&H)>>,
+}
+
+impl<H: Send + Sync> Callbacks for CallbacksOf<H> {
+    fn used(&self, index: usize) {
+        if let Some(Some(callback)) = self.callbacks.get(index) {
+            callback(&self.handler);
+        }
+    }
+}
+
+/// All queues that were found by one call of [`FindVqs::find`].
 pub(super) struct Queues {
-    pub(super) vdev: ARef<Device>,
-    // Held while the device is stopped and while the queues are deleted, so that a second task
-    // waits for the end of that.
-    #[pin]
-    pub(super) state: Mutex<State>,
-}
-
-pub(super) struct State {
-    /// How many [`Virtqueue`]s there still are.
-    live: usize,
-    /// The device was stopped.
-    quiesced: bool,
-    /// The driver was unbound while a [`Virtqueue`] was left: its ring stays, broken, for ever.
-    pub(super) orphaned: bool,
-}
-
-impl Queues {
-    /// Stops the device: no buffer can be added, no callback or notification runs, and the buffers
-    /// are the driver's again. May sleep.
-    pub(super) fn quiesce(&self) {
-        let mut state = self.state.lock();
-
-        if !state.quiesced {
-            quiesce(&self.vdev);
-            state.quiesced = true;
-        }
-    }
-
-    /// Deletes the queues, if the last of them is given up. The device must be quiesced. To be
-    /// called once for each queue, by its owner. May sleep.
-    pub(super) fn delete_one(&self) {
-        let mut state = self.state.lock();
-
-        state.live -= 1;
-        if state.live == 0 && !state.orphaned {
-            let vdev = &self.vdev;
-
-            // A queue may have made a notifier after another one had stopped the device.
-            rcu::synchronize_rcu();
-            if let Some(del_vqs) = vdev.ops().del_vqs {
-                // SAFETY: The device is valid and quiesced; this was the last of its queues, and
-                // `live` reaches zero once. Neither unbinding nor finding queues again goes on
-                // before the lock is released.
-                unsafe { del_vqs(vdev.as_raw()) };
-            }
-        }
-    }
-}
-
-/// The content of `virtio_device.priv` from when the driver finds queues until it is unbound.
-///
-/// `found` changes when queues are found again, while another task may read `gate`.
-struct Slot {
-    gate: Arc<ResetGate>,
-    found: Option<Found>,
-}
-
-/// The queues that were found last, and their handler.
-struct Found {
-    handler: Arc<dyn Handler>,
-    queues: Arc<Queues>,
+    rings: KVec<Arc<Ring>>,
+    callbacks: KBox<dyn Callbacks>,
+    is_stopped: Cell<bool>,
 }
 
 /// The callback of every queue. Hard interrupt context.
@@ -113,284 +57,325 @@ extern "C" fn used_callback(vq: *mut bindings::virtqueue) {
     // SAFETY: The virtio core calls back with a valid virtqueue of a valid device.
     let (vdev, index) = unsafe { ((*vq).vdev, (*vq).index) };
 
-    // SAFETY: `find_vqs` stored this before the queues existed. It is replaced only when there are
-    // none, and removed by `release()` only after the callbacks have ended.
-    let found = unsafe { &(*(*vdev).priv_.cast::<Slot>()).found };
-
-    if let Some(found) = found {
-        found.handler.used(index as usize);
+    // SAFETY: `find()` has stored the set before there were queues. It is taken out only after
+    // `del_vqs`, which waits for callbacks.
+    if let Some(queues) = unsafe { Binding::of_raw(vdev).queues() } {
+        queues.callbacks.used(index as usize);
     }
 }
 
-/// Breaks the queues, waits for callbacks and resets the device. May sleep.
-///
-/// To be called while a driver is bound, once per set of queues (`State::quiesced`). [`release`]
-/// does it for queues that are left.
-fn quiesce(vdev: &Device) {
-    // SAFETY: The device is valid. There is one set of queues at a time, and `release` waits until
-    // the last one was stopped, so these are not another driver's queues.
-    unsafe {
-        bindings::virtio_break_device(vdev.as_raw());
-        // PCI waits for callbacks on reset, MMIO does not.
-        bindings::virtio_synchronize_cbs(vdev.as_raw());
-    }
-    // Neither waits for a notification ([`Notifier`](super::Notifier)). After the reset it would
-    // reach the next driver's queue, which is an error for some devices.
-    rcu::synchronize_rcu();
+impl Queues {
+    /// Stops the device: neither a driver nor a callback nor a notification uses the queues any
+    /// more, and the device was reset. May sleep.
+    fn stop(&self, vdev: &Device<Core<'_>>) {
+        if self.is_stopped.replace(true) {
+            return;
+        }
+        for ring in &self.rings {
+            ring.revoke();
+        }
+        // SAFETY: The device is valid, and has queues. PCI waits for callbacks on reset, MMIO does
+        // not.
+        unsafe { bindings::virtio_synchronize_cbs(vdev.as_raw()) };
+        // Notifications, too: after the reset one would reach the next set's queue, which is an
+        // error for some devices.
+        rcu::synchronize_rcu();
 
-    // The transport would wait for ever for the reset of a device that is gone.
-    if !vdev.raw_status().is_gone() {
-        // SAFETY: As above.
-        unsafe { bindings::virtio_reset_device(vdev.as_raw()) };
+        // The transport would wait for ever for the reset of a device that is gone.
+        if !vdev.status().is_gone() {
+            vdev.reset();
+        }
+        for ring in &self.rings {
+            // SAFETY: `find()` has opened the ring. It was revoked before the grace period, and the
+            // device has stopped.
+            unsafe { ring.stop() };
+        }
     }
 }
 
-/// Prepares a device for the queues of a driver that is about to bind. Called by the bus adapter
-/// before probe.
-pub(super) fn prepare(vdev: &Device<CoreInternal<'_>>) {
-    // SAFETY: `priv` belongs to the driver that is bound. Drivers in C leave their value in it.
-    unsafe { (*vdev.as_raw()).priv_ = ptr::null_mut() };
-}
-
-/// Stops a device that a driver may have left in use, and drops its handler. Called by the bus
-/// adapter after remove and after a failed probe. May sleep.
-pub(super) fn release(vdev: &Device<CoreInternal<'_>>) {
-    if let Some(found) = vdev.found() {
-        found.queues.quiesce();
-    }
-    if !vdev.status().is_reset() {
-        quiesce(vdev);
-    }
-
-    let Some(slot) = vdev.slot() else { return };
-
-    // SAFETY: The slot is valid. Callbacks have ended, so this is the only access to the field.
-    let found = unsafe { (*slot.as_ptr()).found.take() };
-
-    // A reset that was given up may still come to its end, which needs the gate.
-    //
-    // SAFETY: As above.
-    if !unsafe { (*slot.as_ptr()).gate.is_given_up() } {
-        // SAFETY: The device is valid and `priv` is owned by this module. No other task reads it.
-        unsafe { (*vdev.as_raw()).priv_ = ptr::null_mut() };
-        // SAFETY: The slot was stored by `find_vqs` from a `KBox`, and is no longer reachable.
-        drop(unsafe { KBox::from_raw(slot.as_ptr()) });
-    }
-
-    let Some(Found { handler, queues }) = found else {
+/// Stops and deletes a device's queues, if there are any. May sleep.
+pub(super) fn delete(vdev: &Device<Core<'_>>) {
+    let binding = Binding::of(vdev);
+    let Some(queues) = binding.queues() else {
         return;
     };
 
-    // This may be its last reference, and it may own the queues.
-    drop(handler);
+    queues.stop(vdev);
+    let left: u32 = queues.rings.iter().map(|ring| ring.close()).sum();
 
-    let mut state = queues.state.lock();
-    if state.live != 0 {
-        state.orphaned = true;
-        unlink_queues(vdev);
+    if let Some(del_vqs) = vdev.ops().del_vqs {
+        // SAFETY: The device is valid and stopped, and no ring gives access to its queue. The set
+        // is there once, and taken out below.
+        unsafe { del_vqs(vdev.as_raw()) };
+    }
+    // SAFETY: There are no queues any more, and so no callback uses the set.
+    drop(unsafe { binding.set_queues(None) });
+
+    if left > 0 {
         dev_warn!(
-            vdev.as_ref(),
-            "driver bug: a virtqueue is left after unbind, its ring is leaked\n"
+            vdev,
+            "{} buffers were not taken back from the queues, and stay allocated\n",
+            left
         );
     }
 }
 
-/// Removes the remaining queues from the device's list: the core or the next driver would use them
-/// again, or delete them while they have an owner.
-fn unlink_queues(vdev: &Device<CoreInternal<'_>>) {
-    let raw = vdev.as_raw();
-
-    // SAFETY: The device is valid, and the lock, which is not taken in interrupts, is its list's.
-    // Every entry is a virtqueue that is not deleted, so its links are valid. In the end it is
-    // linked with itself.
-    unsafe {
-        let head = &raw mut (*raw).vqs;
-
-        bindings::spin_lock(&raw mut (*raw).vqs_list_lock);
-        while !ptr::eq((*head).next, head) {
-            let entry = (*head).next;
-
-            (*head).next = (*entry).next;
-            (*(*entry).next).prev = head;
-            (*entry).next = entry;
-            (*entry).prev = entry;
-        }
-        bindings::spin_unlock(&raw mut (*raw).vqs_list_lock);
-    }
+/// Finds the queues of a device.
+///
+/// First each queue is [named](Self::queue), in the order of the device type's specification, and
+/// then all are [found](Self::find). A device has one such set at a time.
+///
+/// C header: [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h), `struct
+/// virtqueue_info`
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::Core,
+///     new_spinlock_irq,
+///     sync::{
+///         Arc,
+///         SpinLockIrq, //
+///     },
+///     virtio::{
+///         self,
+///         Command,
+///         Le32, //
+///     }, //
+/// };
+///
+/// type Request = KBox<Command<Le32, Le32>>;
+///
+/// #[pin_data]
+/// struct State {
+///     #[pin]
+///     queue: SpinLockIrq<Option<virtio::Virtqueue<Request>>>,
+/// }
+///
+/// impl State {
+///     /// The callback of the queue.
+///     fn answered(&self) {
+///         if let Some(queue) = &mut *self.queue.lock() {
+///             while let Some((request, len)) = queue.get() {
+///                 pr_info!("{} bytes: {}\n", len, request.response().get());
+///             }
+///         }
+///     }
+/// }
+///
+/// fn start(vdev: &virtio::Device<Core<'_>>, state: Arc<State>) -> Result {
+///     let mut queues = vdev.find_vqs(state.clone());
+///     let queue = queues.queue(c"requests", Some(State::answered))?;
+///
+///     // From here on the callback uses the queue.
+///     *state.queue.lock() = Some(queue);
+///     queues.find()?;
+///     vdev.ready();
+///
+///     if let Some(queue) = &mut *state.queue.lock() {
+///         let request = KBox::new(Command::new(Le32::new(0), Le32::new(!0)), GFP_ATOMIC)?;
+///
+///         queue.add(request).map_err(|(err, _request)| err)?;
+///         if !queue.kick() {
+///             return Err(EIO);
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
+#[must_use = "the queues are not found"]
+pub struct FindVqs<'a, 'b, H> {
+    vdev: &'a Device<Core<'b>>,
+    handler: Arc<H>,
+    names: KVec<&'static CStr>,
+    callbacks: KVec<Option<fn(&H)>>,
+    rings: KVec<Arc<Ring>>,
+    affinity: Option<bindings::irq_affinity>,
 }
 
-impl ResetGate {
-    /// Returns the gate of a device, if its driver has found queues.
-    pub(super) fn of(vdev: &Device<Core<'_>>) -> Option<Arc<Self>> {
-        // SAFETY: The slot is valid, and this field never changes.
-        vdev.slot()
-            .map(|slot| unsafe { (*slot.as_ptr()).gate.clone() })
-    }
-}
-
-impl Device<Core<'_>> {
-    /// Finds the device's queues, one for each of `names`, in the order of the device type's
-    /// specification. `handler` is called when the device has used buffers of any of them.
+impl<H: Send + Sync + 'static> FindVqs<'_, '_, H> {
+    /// Names the next queue. Returns its access, which is that of a queue that is gone until the
+    /// queues were found. May sleep.
     ///
-    /// The device does not use the queues before [`ready`](Device::ready).
-    ///
-    /// May sleep.
+    /// `callback` is called when the device has used buffers of the queue. It is called in hard
+    /// interrupt context, with a lock of the transport held if interrupts are shared: it must not
+    /// sleep, and a lock that it takes must be innermost. It may be called without used buffers.
     ///
     /// # Errors
     ///
-    /// - [`EBUSY`] if queues that were found before are still there.
+    /// [`ENOMEM`] if there is no memory.
+    pub fn queue<B: Buffer>(
+        &mut self,
+        name: &'static CStr,
+        callback: Option<fn(&H)>,
+    ) -> Result<Virtqueue<B>> {
+        let ring = Ring::new(self.vdev.as_raw())?;
+
+        self.names.push(name, GFP_KERNEL)?;
+        self.callbacks.push(callback, GFP_KERNEL)?;
+        self.rings.push(ring.clone(), GFP_KERNEL)?;
+        Ok(Virtqueue::new(ring))
+    }
+
+    /// Spreads the queues' interrupts over the CPUs, except the first `pre` and the last `post`
+    /// ones. Transports without interrupts of their own for each queue ignore it.
+    ///
+    /// C header: [`include/linux/interrupt.h`](srctree/include/linux/interrupt.h), `struct
+    /// irq_affinity`
+    pub fn spread_interrupts(&mut self, pre: u32, post: u32) {
+        self.affinity = Some(bindings::irq_affinity {
+            pre_vectors: pre,
+            post_vectors: post,
+            ..Default::default()
+        });
+    }
+
+    /// Finds the queues. The device does not use them before [`ready`](Device::ready). May sleep.
+    ///
+    /// # Errors
+    ///
+    /// - [`EBUSY`] if there are queues, stopped or not.
+    /// - [`EINVAL`] if no queue was named.
     /// - [`ENOMEM`] if there is no memory.
     /// - What the transport returns, e.g. [`ENOENT`] for a queue that the device lacks.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use kernel::{
-    ///     device::Core,
-    ///     new_spinlock_irq,
-    ///     sync::{
-    ///         Arc,
-    ///         SpinLockIrq, //
-    ///     },
-    ///     virtio::{
-    ///         self,
-    ///         Command,
-    ///         Le32, //
-    ///     }, //
-    /// };
-    ///
-    /// type Request = KBox<Command<Le32, Le32>>;
-    ///
-    /// #[pin_data]
-    /// struct State {
-    ///     #[pin]
-    ///     queue: SpinLockIrq<Option<virtio::Virtqueue<Request>>>,
-    /// }
-    ///
-    /// impl virtio::Handler for State {
-    ///     fn used(&self, _index: usize) {
-    ///         if let Some(queue) = &mut *self.queue.lock() {
-    ///             while let Some((request, len)) = queue.get() {
-    ///                 pr_info!("{} bytes: {}\n", len, request.response().get());
-    ///             }
-    ///         }
-    ///     }
-    /// }
-    ///
-    /// fn start(vdev: &virtio::Device<Core<'_>>, state: Arc<State>) -> Result {
-    ///     let [mut queue] = vdev.find_vqs(state.clone(), [c"requests"])?;
-    ///     let request = KBox::new(Command::new(Le32::new(0), Le32::new(!0)), GFP_KERNEL)?;
-    ///
-    ///     queue.add(request, GFP_KERNEL).map_err(|(err, _request)| err)?;
-    ///     if !queue.kick() {
-    ///         return Err(EIO);
-    ///     }
-    ///     *state.queue.lock() = Some(queue);
-    ///     Ok(())
-    /// }
-    /// ```
-    pub fn find_vqs<B: Buffer, H: Handler, const N: usize>(
-        &self,
-        handler: Arc<H>,
-        names: [&'static CStr; N],
-    ) -> Result<[Virtqueue<B>; N]> {
-        self.find_with(handler, names)
-    }
+    pub fn find(self) -> Result {
+        let Self {
+            vdev,
+            handler,
+            names,
+            callbacks,
+            rings,
+            mut affinity,
+        } = self;
+        let binding = Binding::of(vdev);
 
-    /// As [`find_vqs`](Self::find_vqs), with the same handler as before: for a driver that recovers
-    /// its device. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// Also [`EINVAL`] if no queues were found before.
-    pub fn find_vqs_again<B: Buffer, const N: usize>(
-        &self,
-        names: [&'static CStr; N],
-    ) -> Result<[Virtqueue<B>; N]> {
-        self.find_with(self.found().ok_or(EINVAL)?.handler.clone(), names)
-    }
-
-    /// Returns the slot, if queues were found since the driver was bound.
-    fn slot(&self) -> Option<NonNull<Slot>> {
-        // SAFETY: The device is valid, and `priv` is owned by this module. It changes only in the
-        // core context: when queues are found for the first time, and in `release()`. The end of a
-        // reset holds no lock: `release()` comes after it, or leaves the slot to it.
-        NonNull::new(unsafe { (*self.as_raw()).priv_ }.cast::<Slot>())
-    }
-
-    /// Returns what was found last. The device's lock alone does not protect it, because it changes
-    /// at the end of a reset. The reference must not be used when queues have been found again.
-    fn found(&self) -> Option<&Found> {
-        // SAFETY: The slot is valid as long as the driver is bound. This field is changed by
-        // `find_with` and `release()` only, which the core context serializes.
-        unsafe { (*self.slot()?.as_ptr()).found.as_ref() }
-    }
-
-    fn find_with<B: Buffer, const N: usize>(
-        &self,
-        handler: Arc<dyn Handler>,
-        names: [&'static CStr; N],
-    ) -> Result<[Virtqueue<B>; N]> {
-        const { assert!(N > 0) };
-
-        let raw = self.as_raw();
-
-        // The lock is held while queues are deleted.
-        if self
-            .found()
-            .is_some_and(|old| old.queues.state.lock().live != 0)
-        {
+        if binding.queues().is_some() {
             return Err(EBUSY);
         }
-
-        let queues = Arc::pin_init(
-            pin_init!(Queues {
-                vdev: self.into(),
-                state <- new_mutex!(
-                    State {
-                        live: 0,
-                        quiesced: false,
-                        orphaned: false,
-                    },
-                    "Queues::state"
-                ),
-            }),
-            GFP_KERNEL,
-        )?;
-        let found = Some(Found {
-            handler,
-            queues: queues.clone(),
-        });
-
-        if let Some(slot) = self.slot() {
-            // SAFETY: The slot is valid. There are no queues, so no callback reads this field, and
-            // no other task does.
-            unsafe { (*slot.as_ptr()).found = found };
-        } else {
-            let gate = ResetGate::new()?;
-            let slot = KBox::new(Slot { gate, found }, GFP_KERNEL)?;
-
-            // SAFETY: The device is valid and `priv` is owned by this module.
-            unsafe { (*raw).priv_ = KBox::into_raw(slot).cast() };
+        if rings.is_empty() {
+            return Err(EINVAL);
         }
 
-        let mut vqs = [ptr::null_mut(); N];
-        let mut info = names.map(|name| bindings::virtqueue_info {
-            name: name.as_char_ptr(),
-            callback: Some(used_callback),
-            ctx: false,
-        });
+        let mut vqs = KVec::from_elem(ptr::null_mut(), rings.len(), GFP_KERNEL)?;
+        let mut info = KVec::with_capacity(rings.len(), GFP_KERNEL)?;
+        let used: unsafe extern "C" fn(*mut bindings::virtqueue) = used_callback;
 
-        // SAFETY: Both arrays have `N` entries; the names are static, because the core keeps them.
+        for (name, callback) in names.iter().zip(&callbacks) {
+            info.push(
+                bindings::virtqueue_info {
+                    name: name.as_char_ptr(),
+                    callback: callback.is_some().then_some(used),
+                    ctx: false,
+                },
+                GFP_KERNEL,
+            )?;
+        }
+
+        let callbacks = KBox::new(CallbacksOf { handler, callbacks }, GFP_KERNEL)?;
+        let queues = KBox::new(
+            Queues {
+                rings,
+                callbacks,
+                is_stopped: Cell::new(false),
+            },
+            GFP_KERNEL,
+        )?;
+
+        // SAFETY: There are no queues, so no callback uses the set.
+        unsafe { binding.set_queues(Some(queues)) };
+        // SAFETY: Both arrays have an entry for each queue. The names are static, because the core
+        // keeps them.
         to_result(unsafe {
-            bindings::virtio_find_vqs(raw, N as u32, vqs.as_mut_ptr(), info.as_mut_ptr())
-        })?;
+            bindings::virtio_find_vqs(
+                vdev.as_raw(),
+                vqs.len() as u32,
+                vqs.as_mut_ptr(),
+                info.as_mut_ptr(),
+                affinity.as_mut().map_or(ptr::null_mut(), ptr::from_mut),
+            )
+        })
+        // SAFETY: As above: the transport has deleted what it had found.
+        .inspect_err(|_| drop(unsafe { binding.set_queues(None) }))?;
 
-        queues.state.lock().live = N;
-        Ok(vqs.map(|vq| {
-            // SAFETY: No name was null, so on success every queue was found. It was counted above,
-            // and this is its only owner.
-            unsafe { Virtqueue::new(NonNull::new_unchecked(vq), queues.clone()) }
-        }))
+        let maps = vdev.has_feature(Feature::ACCESS_PLATFORM);
+        let indirect = vdev.has_feature(Feature::RING_INDIRECT_DESC);
+
+        for (ring, vq) in binding.queues().iter().flat_map(|set| &set.rings).zip(vqs) {
+            // SAFETY: No name was null, so on success every queue was found. It is deleted by
+            // `delete()` only, which stops and closes the ring before.
+            unsafe { ring.open(vq, maps, indirect) };
+        }
+        Ok(())
+    }
+}
+
+/// The queues of a device, stopped: no operation of the driver, no callback and no notification
+/// uses them any more, and the device was reset. The driver takes back the buffers that are left.
+///
+/// A buffer that is taken back is the driver's again, although some hosts write to it after the
+/// reset. The driver of such a device leaves it in the queue.
+///
+/// The queues are deleted when this is dropped. Buffers that are left then stay allocated and
+/// mapped for good. All methods may sleep, and so may dropping it.
+#[must_use = "the queues are deleted when this is dropped"]
+pub struct Stopped<'a, 'b> {
+    vdev: &'a Device<Core<'b>>,
+    _not_send: NotThreadSafe,
+}
+
+impl Stopped<'_, '_> {
+    /// Takes the next buffer that the device had used, as [`Virtqueue::get`]. Returns [`None`] also
+    /// if the queue is none of these.
+    #[doc(alias = "virtqueue_get_buf")]
+    pub fn get<B: Buffer>(&mut self, queue: &mut Virtqueue<B>) -> Option<(B, u32)> {
+        // SAFETY: In the core context of `vdev`.
+        unsafe { queue.get_stopped(self.vdev.as_raw()) }
+    }
+
+    /// Takes a buffer that the device had not used. Returns [`None`] also if the queue is none of
+    /// these.
+    #[doc(alias("detach_unused_buf", "virtqueue_detach_unused_buf"))]
+    pub fn detach<B: Buffer>(&mut self, queue: &mut Virtqueue<B>) -> Option<B> {
+        // SAFETY: In the core context of `vdev`.
+        unsafe { queue.detach_stopped(self.vdev.as_raw()) }
+    }
+}
+
+impl Drop for Stopped<'_, '_> {
+    fn drop(&mut self) {
+        delete(self.vdev);
+    }
+}
+
+impl<'b> Device<Core<'b>> {
+    /// Begins to find the device's queues, whose callbacks get `handler`. The bus keeps it until
+    /// the queues are deleted.
+    #[doc(alias = "virtio_find_vqs")]
+    pub fn find_vqs<H: Send + Sync + 'static>(&self, handler: Arc<H>) -> FindVqs<'_, 'b, H> {
+        FindVqs {
+            vdev: self,
+            handler,
+            names: KVec::new(),
+            callbacks: KVec::new(),
+            rings: KVec::new(),
+            affinity: None,
+        }
+    }
+
+    /// Stops the device and its queues, if there are any. May sleep.
+    ///
+    /// To be called before a driver finds queues again, and to take buffers back. The bus does it
+    /// when the driver is unbound, and after [`freeze`](super::Driver::freeze) and
+    /// [`reset_prepare`](super::Driver::reset_prepare).
+    #[doc(alias("virtio_reset_device", "del_vqs"))]
+    pub fn stop_queues(&self) -> Stopped<'_, 'b> {
+        if let Some(queues) = Binding::of(self).queues() {
+            queues.stop(self);
+        }
+        Stopped {
+            vdev: self,
+            _not_send: PhantomData,
+        }
     }
 }

@@ -2,74 +2,188 @@
 
 //! Virtqueues.
 //!
-//! [`Device::find_vqs`](super::Device::find_vqs) gives the driver one [`Virtqueue`] per queue. It
-//! is an owner: buffers move into it and out of it, it can be used from one place at a time (`&mut
-//! self`, so a driver keeps it in the data of a lock), and dropping it quiesces the device and
-//! drops the buffers that are left. The queues of a device are deleted together, exactly once,
-//! when the last of them is dropped.
+//! A [`Virtqueue`] is the driver's access to one queue: buffers move into it and out of it, and it
+//! can be used from one place at a time (`&mut self`, so a driver keeps it in the data of a lock).
+//! The queue itself belongs to the bus, as a part of the device's set of queues, because the set
+//! often ends before its binding does: it is deleted and found again in each suspend, reset and
+//! recovery. So the access is revoked, as by [`Revocable`](crate::revocable::Revocable): an RCU
+//! grace period ends what uses the queue at that moment, and later uses have no effect. A lifetime
+//! could not end it in a suspend; and work items, timers and the callbacks of other subsystems,
+//! which use queues, do not carry one.
+//!
+//! A [`Virtqueue`] that is dropped, leaked or kept too long does no harm. Its buffers are not
+//! freed, because only the driver can decide whether the device still uses them after a reset, as
+//! some do: it takes them back from the [stopped](super::Stopped) queue.
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
 use super::{
-    queues::Queues,
+    buffer::Segments,
     Buffer,
-    Feature, //
+    Segmented, //
 };
 use crate::{
-    alloc::Flags,
     bindings,
     error::to_result,
     prelude::*,
     sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
         rcu,
         Arc, //
-    },
-    types::Opaque, //
+    }, //
 };
 use core::{
     ffi::c_void,
     marker::PhantomData,
-    mem::ManuallyDrop,
     ptr::{
         self,
         NonNull, //
     },
 };
 
-/// A queue of buffers of type `B` between the driver and the device.
-///
-/// Dropping it may sleep: it quiesces the device, drops the buffers that are left, and deletes the
-/// queues if it was the last of them. [Closing](Self::close) it returns the buffers instead.
+/// One queue of a set, shared by its [`Virtqueue`] and the set.
 ///
 /// # Invariants
 ///
-/// - `vq` is valid until `live` of `queues` drops to zero, or for ever if they are orphaned.
-/// - Every token in the queue is from `B::into_raw`.
-pub struct Virtqueue<B: Buffer> {
-    vq: NonNull<bindings::virtqueue>,
-    queues: Arc<Queues>,
-    _buffers: PhantomData<B>,
+/// - If `is_live`, `vq` is a valid queue. It stays valid for an RCU grace period after `is_live`
+///   has become false.
+/// - If `is_stopped`, `vq` is a valid queue that neither the device nor a callback uses.
+/// - Every token in the queue is from `into_raw` of the buffer type of its only [`Virtqueue`].
+pub(super) struct Ring {
+    vq: Atomic<*mut bindings::virtqueue>,
+    is_live: Atomic<bool>,
+    is_stopped: Atomic<bool>,
+    /// For comparisons only.
+    vdev: *const bindings::virtio_device,
+    // These do not change while the queue is live.
+    size: Atomic<u32>,
+    is_mapped: Atomic<bool>,
+    has_indirect: Atomic<bool>,
+    /// How many buffers are in the queue.
+    buffers: Atomic<u32>,
 }
 
-// SAFETY: A virtqueue can be used from any thread, one at a time, and `B: Send`.
-unsafe impl<B: Buffer> Send for Virtqueue<B> {}
-// SAFETY: Methods with `&self` only read what is constant or meant to be read without a lock.
-unsafe impl<B: Buffer> Sync for Virtqueue<B> {}
+// SAFETY: All fields are atomic, or constant and not dereferenced.
+unsafe impl Send for Ring {}
+// SAFETY: As above.
+unsafe impl Sync for Ring {}
 
-impl<B: Buffer> Virtqueue<B> {
-    /// Makes the owner of a queue.
+impl Ring {
+    pub(super) fn new(vdev: *const bindings::virtio_device) -> Result<Arc<Self>> {
+        // INVARIANT: There is no queue yet.
+        let ring = Self {
+            vq: Atomic::new(ptr::null_mut()),
+            is_live: Atomic::new(false),
+            is_stopped: Atomic::new(false),
+            vdev,
+            size: Atomic::new(0),
+            is_mapped: Atomic::new(false),
+            has_indirect: Atomic::new(false),
+            buffers: Atomic::new(0),
+        };
+
+        Ok(Arc::new(ring, GFP_KERNEL)?)
+    }
+
+    /// Gives the driver access to a queue, which `maps` buffers or takes `indirect` descriptors by
+    /// the device's features.
     ///
     /// # Safety
     ///
-    /// `vq` is an empty queue of the set `queues`, which counts it in `live`, and has no other
-    /// owner.
-    pub(super) unsafe fn new(vq: NonNull<bindings::virtqueue>, queues: Arc<Queues>) -> Self {
+    /// `vq` is valid and empty. It stays valid until [`close`](Self::close), and is stopped before.
+    pub(super) unsafe fn open(&self, vq: *mut bindings::virtqueue, maps: bool, indirect: bool) {
+        // SAFETY: `vq` is valid.
+        let (size, dma) = unsafe {
+            (
+                bindings::virtqueue_get_vring_size(vq),
+                bindings::virtqueue_dma_dev(vq),
+            )
+        };
+
+        self.size.store(size, Relaxed);
+        // Transports that map by themselves have no DMA device; Xen maps without the feature.
+        self.is_mapped.store(maps || !dma.is_null(), Relaxed);
+        self.has_indirect.store(indirect, Relaxed);
+        self.vq.store(vq, Relaxed);
         // INVARIANT: By the safety requirements.
+        self.is_live.store(true, Release);
+    }
+
+    /// Revokes the driver's access; what uses the queue now has ended after a grace period.
+    pub(super) fn revoke(&self) {
+        self.is_live.store(false, Relaxed);
+    }
+
+    /// Gives the task access that has stopped the device.
+    ///
+    /// # Safety
+    ///
+    /// The ring was open, and was revoked a grace period ago. The device does not use the queue.
+    pub(super) unsafe fn stop(&self) {
+        // A queue that was broken returns no buffers.
+        //
+        // SAFETY: The queue is valid by the safety requirements. It was broken to stop the device
+        // and the driver, which both have stopped.
+        unsafe { bindings::__virtqueue_unbreak(self.vq.load(Relaxed)) };
+        // INVARIANT: By the safety requirements.
+        self.is_stopped.store(true, Relaxed);
+    }
+
+    /// Ends all access. Returns how many buffers are left.
+    pub(super) fn close(&self) -> u32 {
+        self.is_stopped.store(false, Relaxed);
+        self.buffers.load(Relaxed)
+    }
+
+    /// Counts a buffer that was added or taken. Only the one user of the queue does that.
+    fn count(&self, change: i32) {
+        let buffers = self.buffers.load(Relaxed);
+
+        self.buffers
+            .store(buffers.wrapping_add_signed(change), Relaxed);
+    }
+}
+
+/// The access to a queue of buffers of type `B` between the driver and the device.
+///
+/// Where it says so, a method has no effect if the queue is gone: not found yet, stopped, or
+/// deleted with its device.
+///
+/// Dropping it ends the access, in any context. Buffers that the device has stay allocated for
+/// good.
+///
+/// # Invariants
+///
+/// No other object uses the queue of `ring`, except the task that has stopped it.
+#[doc(alias = "virtqueue")]
+pub struct Virtqueue<B: Buffer> {
+    ring: Arc<Ring>,
+    // It gives and takes buffers, which are `Send`; it has none.
+    _buffers: PhantomData<fn(B) -> B>,
+}
+
+impl<B: Buffer> Virtqueue<B> {
+    /// Makes the access to the queue of `ring`, which must be the only one.
+    pub(super) fn new(ring: Arc<Ring>) -> Self {
+        // INVARIANT: By the requirement above.
         Self {
-            vq,
-            queues,
+            ring,
             _buffers: PhantomData,
         }
+    }
+
+    /// Returns the queue, unless it is gone.
+    fn live<'rcu>(&self, _guard: &'rcu rcu::Guard) -> Option<Live<'rcu>> {
+        if !self.ring.is_live.load(Acquire) {
+            return None;
+        }
+        // INVARIANT: The queue is valid now, and the guard keeps it so.
+        NonNull::new(self.ring.vq.load(Relaxed)).map(|vq| Live(vq, PhantomData))
     }
 
     /// Makes `buffer` available to the device, which may use it at once, or only after a
@@ -78,110 +192,182 @@ impl<B: Buffer> Virtqueue<B> {
     /// A full queue is not notified, unlike by C's `virtqueue_add_sgs()`: for some devices a
     /// notification without a new buffer is an error.
     ///
-    /// The ring allocates, by `flags`, only with
-    /// [`RING_INDIRECT_DESC`](Feature::RING_INDIRECT_DESC), the DMA layer only behind an IOMMU or
-    /// bounce buffer. Any context that `flags` allow.
+    /// The ring allocates, with [`GFP_ATOMIC`], only with
+    /// [`RING_INDIRECT_DESC`](super::Feature::RING_INDIRECT_DESC), the DMA layer only behind an
+    /// IOMMU or bounce buffer.
+    ///
+    /// # Context
+    ///
+    /// Any.
     ///
     /// # Errors
     ///
-    /// The buffer comes back with [`ENOSPC`] if the queue is full, [`ENOMEM`] if it could not be
-    /// mapped, [`EIO`] if the queue is broken.
-    pub fn add(&mut self, buffer: B, flags: Flags) -> Result<(), (Error, B)> {
+    /// The buffer comes back with
+    /// - [`ENODEV`] if the queue is gone,
+    /// - [`EIO`] if it is broken,
+    /// - [`ENOSPC`] if it is full,
+    /// - [`ENOMEM`] if the buffer could not be mapped,
+    /// - [`EINVAL`] if it has no segments, or more than [`Segments::MAX`].
+    #[doc(alias("add_sgs", "virtqueue_add_sgs"))]
+    pub fn add(&mut self, buffer: B) -> Result<(), (Error, B)> {
         let token = buffer.into_raw();
-        // SAFETY: `token` is from `into_raw`.
-        let (readable, writable) = unsafe { (B::readable(token), B::writable(token)) };
-        let readable_sgs = u32::from(!readable.is_empty());
-        let writable_sgs = u32::from(!writable.is_empty());
 
-        let needed = if self.queues.vdev.has_feature(Feature::RING_INDIRECT_DESC) {
+        self.add_token(token)
+            // SAFETY: On error the token did not get into the queue.
+            .map_err(|err| (err, unsafe { B::from_raw(token) }))
+    }
+
+    fn add_token(&mut self, token: NonNull<B::Segments>) -> Result {
+        let guard = rcu::read_lock();
+        let vq = self.live(&guard).ok_or(ENODEV)?;
+        let mut segments = Segments::new();
+
+        // SAFETY: `token` is from `into_raw`, and is not used otherwise.
+        unsafe { B::Segments::readable(token, &mut segments) };
+        let readable = segments.len();
+
+        // SAFETY: As above.
+        unsafe { B::Segments::writable(token, &mut segments) };
+        let len = segments.len();
+        let lists = segments.lists().ok_or(EINVAL)?;
+
+        let needed = if self.ring.has_indirect.load(Relaxed) {
             1
         } else {
-            readable_sgs + writable_sgs
+            len
         };
 
-        let result = if self.free() < needed {
-            Err(ENOSPC)
-        } else {
-            let entries = [Opaque::<bindings::scatterlist>::uninit(), Opaque::uninit()];
-            let mut sgs = [ptr::null_mut(); 2];
-            let used = [readable, writable]
-                .into_iter()
-                .filter(|part| !part.is_empty());
+        if (vq.free() as usize) < needed {
+            return Err(ENOSPC);
+        }
 
-            for ((part, entry), sg) in used.zip(&entries).zip(&mut sgs) {
-                // SAFETY: `entry` is writable; `part` is in the linear mapping by the safety
-                // requirements of `Buffer`.
-                unsafe {
-                    bindings::sg_init_one(
-                        entry.get(),
-                        part.cast::<c_void>().as_ptr(),
-                        part.len() as u32,
-                    )
-                };
-                *sg = entry.get();
-            }
-
-            // SAFETY: The queue is valid and used from here only, by `&mut self`. The token is
-            // unique and not null. The scatterlists are needed for the call only; the memory that
-            // they describe stays valid until the token is taken back, by the safety requirements
-            // of `Buffer`.
-            to_result(unsafe {
-                bindings::virtqueue_add_sgs(
-                    self.vq.as_ptr(),
-                    sgs.as_mut_ptr(),
-                    readable_sgs,
-                    writable_sgs,
-                    token.as_ptr(),
-                    flags.as_raw(),
-                )
-            })
-        };
+        // SAFETY: The queue is valid and used from here only, by `&mut self`. The token is unique
+        // and not null. The scatterlists are needed for the call only; the memory that they
+        // describe stays valid until the token is taken back, by the safety requirements of
+        // `Buffer` and `Segmented`.
+        let result = to_result(unsafe {
+            bindings::virtqueue_add_sgs(
+                vq.as_ptr(),
+                lists,
+                readable as u32,
+                (len - readable) as u32,
+                token.as_ptr().cast::<c_void>(),
+                GFP_ATOMIC.as_raw(),
+            )
+        });
 
         // A packed ring returns EIO for a mapping that fails, and for nothing else while it works.
-        let result = result.map_err(|err| {
-            if err == EIO && !self.is_broken() {
+        result.map_err(|err| {
+            if err == EIO && !vq.is_broken() {
                 ENOMEM
             } else {
                 err
             }
-        });
-
-        // SAFETY: On error the token did not get into the queue.
-        result.map_err(|err| (err, unsafe { B::from_raw(token) }))
+        })?;
+        self.ring.count(1);
+        Ok(())
     }
 
     /// Takes the next buffer that the device has used, with the used length: the number of bytes
     /// that the device reports as written, which may be wrong.
     ///
-    /// Returns [`None`] if there is none, or if the queue is broken. Any context.
+    /// Returns [`None`] if there is none, or if the queue is broken or gone. Any context.
+    #[doc(alias("get_buf", "virtqueue_get_buf"))]
     pub fn get(&mut self) -> Option<(B, u32)> {
-        let mut len = 0;
+        let guard = rcu::read_lock();
+        let vq = self.live(&guard)?;
 
         // SAFETY: The queue is valid and used from here only.
-        let token = unsafe { bindings::virtqueue_get_buf(self.vq.as_ptr(), &mut len) };
+        unsafe { self.get_from(vq.as_ptr()) }
+    }
 
+    /// # Safety
+    ///
+    /// `vq` is the ring's queue, and is used from here only.
+    unsafe fn get_from(&mut self, vq: *mut bindings::virtqueue) -> Option<(B, u32)> {
+        let mut len = 0;
+
+        // SAFETY: By the safety requirements.
+        let token = NonNull::new(unsafe { bindings::virtqueue_get_buf(vq, &mut len) })?;
+
+        self.ring.count(-1);
         // SAFETY: By the type invariant the token is from `into_raw`; the ring returns each one
         // once, whatever the device writes to it.
-        NonNull::new(token).map(|token| (unsafe { B::from_raw(token) }, len))
+        Some((unsafe { B::from_raw(token.cast()) }, len))
+    }
+
+    /// Returns the stopped queue of a device, if this is one.
+    fn stopped(&self, vdev: *const bindings::virtio_device) -> Option<*mut bindings::virtqueue> {
+        let is_stopped = ptr::eq(self.ring.vdev, vdev) && self.ring.is_stopped.load(Relaxed);
+
+        is_stopped.then(|| self.ring.vq.load(Relaxed))
+    }
+
+    /// Takes the next buffer that the device had used before its queues were stopped.
+    ///
+    /// # Safety
+    ///
+    /// The caller is in the core context of `vdev`.
+    pub(super) unsafe fn get_stopped(
+        &mut self,
+        vdev: *const bindings::virtio_device,
+    ) -> Option<(B, u32)> {
+        let vq = self.stopped(vdev)?;
+
+        // A used element without a buffer breaks the queue.
+        if self.ring.buffers.load(Relaxed) == 0 {
+            return None;
+        }
+        // SAFETY: Only the core context of `vdev` uses and deletes its stopped queues.
+        unsafe { self.get_from(vq) }
+    }
+
+    /// Takes a buffer that the device had not used before its queues were stopped.
+    ///
+    /// # Safety
+    ///
+    /// The caller is in the core context of `vdev`.
+    pub(super) unsafe fn detach_stopped(
+        &mut self,
+        vdev: *const bindings::virtio_device,
+    ) -> Option<B> {
+        let vq = self.stopped(vdev)?;
+
+        // SAFETY: Only the core context of `vdev` uses and deletes its stopped queues, and the
+        // device does not use them.
+        let token = NonNull::new(unsafe { bindings::virtqueue_detach_unused_buf(vq) })?;
+
+        self.ring.count(-1);
+        // SAFETY: By the type invariant the token is from `into_raw`; it was detached just now, so
+        // it is not handed out again.
+        Some(unsafe { B::from_raw(token.cast()) })
     }
 
     /// Notifies the device of the added buffers, unless it has suppressed notifications. To be
     /// called only after a buffer was added.
     ///
-    /// Returns `false` if the queue is broken or the notification failed; a queue whose
+    /// Returns `false` if the queue is gone or broken, or if the notification failed; a queue whose
     /// notification failed is broken from then on. Any context.
+    #[doc(alias = "virtqueue_kick")]
     #[must_use = "a queue whose notification failed is broken"]
     pub fn kick(&mut self) -> bool {
+        let guard = rcu::read_lock();
+
         // SAFETY: The queue is valid and used from here only.
-        unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) }
+        self.live(&guard)
+            .is_some_and(|vq| unsafe { bindings::virtqueue_kick(vq.as_ptr()) })
     }
 
     /// The first half of [`kick`](Self::kick): returns whether the device is to be notified of the
     /// added buffers, by a [`notifier`](Self::notifier). Any context.
+    #[doc(alias = "virtqueue_kick_prepare")]
     #[must_use = "if `true`, a notification is to follow"]
     pub fn kick_prepare(&mut self) -> bool {
+        let guard = rcu::read_lock();
+
         // SAFETY: The queue is valid and used from here only.
-        unsafe { bindings::virtqueue_kick_prepare(self.vq.as_ptr()) }
+        self.live(&guard)
+            .is_some_and(|vq| unsafe { bindings::virtqueue_kick_prepare(vq.as_ptr()) })
     }
 
     /// The second half of [`kick`](Self::kick), which needs no lock around the queue: the
@@ -203,11 +389,11 @@ impl<B: Buffer> Virtqueue<B> {
     ///     }, //
     /// };
     ///
-    /// fn send<B: Buffer + Unpin>(queue: &SpinLockIrq<Virtqueue<B>>, buffer: B) -> Result {
+    /// fn send<B: Buffer>(queue: &SpinLockIrq<Virtqueue<B>>, buffer: B) -> Result {
     ///     let rcu = rcu::read_lock();
     ///     let mut queue = queue.lock();
     ///
-    ///     queue.add(buffer, GFP_ATOMIC).map_err(|(err, _buffer)| err)?;
+    ///     queue.add(buffer).map_err(|(err, _buffer)| err)?;
     ///     let notifier = queue.kick_prepare().then(|| queue.notifier(&rcu));
     ///     drop(queue);
     ///
@@ -218,162 +404,107 @@ impl<B: Buffer> Virtqueue<B> {
     ///     }
     /// }
     /// ```
-    pub fn notifier<'rcu>(&self, _guard: &'rcu rcu::Guard) -> Notifier<'rcu> {
-        // INVARIANT: The queue is valid now, and the guard keeps it so.
-        Notifier {
-            vq: self.vq,
-            _guard: PhantomData,
-        }
+    pub fn notifier<'rcu>(&self, guard: &'rcu rcu::Guard) -> Notifier<'rcu> {
+        Notifier(self.live(guard))
     }
 
     /// Suppresses callbacks. The device may ignore that. Any context.
+    #[doc(alias("disable_cb", "virtqueue_disable_cb"))]
     pub fn disable_callback(&mut self) {
-        // SAFETY: The queue is valid and used from here only.
-        unsafe { bindings::virtqueue_disable_cb(self.vq.as_ptr()) }
+        let guard = rcu::read_lock();
+
+        if let Some(vq) = self.live(&guard) {
+            // SAFETY: The queue is valid and used from here only.
+            unsafe { bindings::virtqueue_disable_cb(vq.as_ptr()) }
+        }
     }
 
     /// Enables callbacks again. Returns `false` if buffers were used meanwhile, for which there may
     /// be no callback. Any context.
+    #[doc(alias("enable_cb", "virtqueue_enable_cb"))]
     #[must_use = "if `false`, used buffers are waiting"]
     pub fn enable_callback(&mut self) -> bool {
+        let guard = rcu::read_lock();
+
         // SAFETY: The queue is valid and used from here only.
-        unsafe { bindings::virtqueue_enable_cb(self.vq.as_ptr()) }
+        self.live(&guard)
+            .is_none_or(|vq| unsafe { bindings::virtqueue_enable_cb(vq.as_ptr()) })
     }
 
-    /// Returns whether the queue is broken, by an error of the device or by
-    /// [`break_device`](super::Device::break_device). Any context.
+    /// Enables callbacks again, but asks the device to delay the next one until it has used most of
+    /// the buffers. Returns `false` as [`enable_callback`](Self::enable_callback). Any context.
+    #[doc(alias("enable_cb_delayed", "virtqueue_enable_cb_delayed"))]
+    #[must_use = "if `false`, used buffers are waiting"]
+    pub fn enable_callback_delayed(&mut self) -> bool {
+        let guard = rcu::read_lock();
+
+        // SAFETY: The queue is valid and used from here only.
+        self.live(&guard)
+            .is_none_or(|vq| unsafe { bindings::virtqueue_enable_cb_delayed(vq.as_ptr()) })
+    }
+
+    /// Returns whether no buffer can be added or taken any more: the queue is gone, or it is broken
+    /// by an error of the device, or because the device was pulled out or shut down. Any context.
+    #[doc(alias = "virtqueue_is_broken")]
     pub fn is_broken(&self) -> bool {
-        // SAFETY: The queue is valid; the flag is read without a lock by design.
-        unsafe { bindings::virtqueue_is_broken(self.vq.as_ptr()) }
+        let guard = rcu::read_lock();
+
+        self.live(&guard).is_none_or(|vq| vq.is_broken())
     }
 
     /// Returns whether the ring maps buffers for the device, through an IOMMU or bounce buffers,
     /// while they are in the queue. Any context.
+    #[doc(alias = "virtqueue_dma_dev")]
     pub fn is_mapped(&self) -> bool {
-        // SAFETY: The queue is valid.
-        let dma = unsafe { bindings::virtqueue_dma_dev(self.vq.as_ptr()) };
+        self.ring.is_mapped.load(Relaxed)
+    }
 
-        // Transports that map by themselves have no DMA device; Xen maps without the feature.
-        !dma.is_null() || self.queues.vdev.has_feature(Feature::ACCESS_PLATFORM)
+    /// Returns the number of descriptors in the ring, 0 before it was found. Any context.
+    #[doc(alias = "virtqueue_get_vring_size")]
+    pub fn size(&self) -> u32 {
+        self.ring.size.load(Relaxed)
+    }
+}
+
+/// A queue that is not gone.
+///
+/// # Invariants
+///
+/// The queue is valid: it is deleted only after an RCU grace period that began when the access was
+/// revoked, and the guard with the lifetime `'rcu` was taken before.
+struct Live<'rcu>(NonNull<bindings::virtqueue>, PhantomData<&'rcu rcu::Guard>);
+
+impl Live<'_> {
+    fn as_ptr(&self) -> *mut bindings::virtqueue {
+        self.0.as_ptr()
+    }
+
+    fn is_broken(&self) -> bool {
+        // SAFETY: The queue is valid; the flag is read without a lock by design.
+        unsafe { bindings::virtqueue_is_broken(self.as_ptr()) }
     }
 
     /// Returns the number of free descriptors.
     fn free(&self) -> u32 {
         // SAFETY: The queue is valid.
-        unsafe { (*self.vq.as_ptr()).num_free }
-    }
-
-    /// Returns the number of descriptors in the ring. Any context.
-    pub fn size(&self) -> u32 {
-        // SAFETY: The queue is valid.
-        unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) }
-    }
-
-    /// Takes back a buffer that the device has not used. The device must be quiesced. May sleep.
-    fn detach_unused(&mut self) -> Option<B> {
-        let state = self.queues.state.lock();
-
-        if state.orphaned {
-            // Buffers can be unmapped only as long as the device is there.
-            return None;
-        }
-
-        // SAFETY: The queue is valid and quiesced, so the device does not use its buffers.
-        let token = unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
-
-        // SAFETY: By the type invariant the token is from `into_raw`; it was detached just now, so
-        // it is not handed out again.
-        NonNull::new(token).map(|token| unsafe { B::from_raw(token) })
-    }
-
-    /// Quiesces the device and returns the buffers that are left. The queue is deleted when the
-    /// returned value is dropped. May sleep.
-    pub fn close(self) -> Closed<B> {
-        self.queues.quiesce();
-        // SAFETY: The queue is valid. It was broken to stop the driver and the device, and both
-        // have stopped: the driver has given up its owner, and the device was reset.
-        unsafe { bindings::__virtqueue_unbreak(self.vq.as_ptr()) };
-        // INVARIANT: Quiesced above.
-        Closed(self)
-    }
-}
-
-impl<B: Buffer> Drop for Virtqueue<B> {
-    fn drop(&mut self) {
-        self.queues.quiesce();
-        while self.detach_unused().is_some() {}
-        self.queues.delete_one();
+        unsafe { (*self.as_ptr()).num_free }
     }
 }
 
 /// A notification of the device that is still to be made, without the lock around the queue.
-///
-/// # Invariants
-///
-/// `vq` is valid: a queue is deleted only after an RCU grace period that began when its owner was
-/// given up, and the guard with the lifetime `'rcu` was taken before.
 #[must_use = "the device is not notified"]
-pub struct Notifier<'rcu> {
-    vq: NonNull<bindings::virtqueue>,
-    _guard: PhantomData<&'rcu rcu::Guard>,
-}
+pub struct Notifier<'rcu>(Option<Live<'rcu>>);
 
 impl Notifier<'_> {
     /// Notifies the device. Any context.
     ///
-    /// Returns `false` if the queue is broken, or if the notification failed; a queue whose
-    /// notification failed is broken from then on. A queue that is being closed is broken, too.
+    /// Returns `false` if the queue was gone or is broken, or if the notification failed; a queue
+    /// whose notification failed is broken from then on.
+    #[doc(alias = "virtqueue_notify")]
     #[must_use = "a queue whose notification failed is broken"]
     pub fn notify(self) -> bool {
-        // SAFETY: The queue is valid by the type invariant; notifying needs no serialization.
-        unsafe { bindings::virtqueue_notify(self.vq.as_ptr()) }
-    }
-}
-
-/// The buffers that are left in a queue that was [closed](Virtqueue::close): by
-/// [`get`](Self::get) those that the device has used, and by the iterator the others.
-///
-/// Dropping it drops the buffers that are left. That and taking them may sleep.
-///
-/// # Invariants
-///
-/// The device is quiesced.
-pub struct Closed<B: Buffer>(Virtqueue<B>);
-
-impl<B: Buffer> Closed<B> {
-    /// Takes the next buffer that the device had used, as [`Virtqueue::get`]. May sleep.
-    ///
-    /// To be called only while there is a buffer in the queue: a used element without a buffer
-    /// breaks the queue.
-    pub fn get(&mut self) -> Option<(B, u32)> {
-        let queues = self.0.queues.clone();
-        let state = queues.state.lock();
-
-        if state.orphaned {
-            // A buffer can be unmapped only as long as the device is there.
-            return None;
-        }
-        self.0.get()
-    }
-
-    /// Deletes the queue without the buffers that are left, which stay allocated and mapped for
-    /// good.
-    ///
-    /// For buffers that the device may still write although it was reset, which some hosts do. May
-    /// sleep.
-    pub fn leave(self) {
-        let this = ManuallyDrop::new(self);
-
-        this.0.queues.delete_one();
-        // SAFETY: `this` is neither used any more nor dropped. Only this field has to be dropped.
-        drop(unsafe { ptr::read(&this.0.queues) });
-    }
-}
-
-impl<B: Buffer> Iterator for Closed<B> {
-    type Item = B;
-
-    fn next(&mut self) -> Option<B> {
-        self.0.detach_unused()
+        // SAFETY: The queue is valid; notifying needs no serialization.
+        self.0
+            .is_some_and(|vq| unsafe { bindings::virtqueue_notify(vq.as_ptr()) })
     }
 }

@@ -235,7 +235,7 @@ impl Port<Callers> for DevicePort {
         let mut request = self.request.take().ok_or(NotSent::Dead)?;
 
         request.set_response(Le32::new(UNANSWERED));
-        if let Err((err, request)) = queue.add(request, GFP_ATOMIC) {
+        if let Err((err, request)) = queue.add(request) {
             self.request = Some(request);
             // A mapping has failed; the next one may succeed.
             return if err == ENOMEM {
