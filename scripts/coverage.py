@@ -26,9 +26,10 @@ import toolchain
 # A function that is inlined into another crate has no counters of its own.
 FLAGS = ("-Cinstrument-coverage -Zno-profiler-runtime -Zinline-mir=no "
          "-Zcross-crate-inline-threshold=never")
-# The objects with counters. Generic code is compiled into the documentation's tests. The counts of
-# an inline function are with its callers, and llvm-cov may use the first object's only.
+# The objects with counters. Generic code is compiled into its users. The counts of an inline
+# function are with its callers, and llvm-cov may use the first object's only.
 OBJECTS = ("drivers/nvdimm/virtio_pmem_rust/virtio_pmem_rust_main.o",
+           "drivers/virtio/tests/virtio_rust_queues.o",
            "rust/doctests_kernel_generated.o", "rust/kernel.o")
 REASONS = settings.TESTS / "uncovered"
 WANTED = 90  # percent of the lines

@@ -5,6 +5,8 @@
 
 /* See virtio_stale_queue.rs. */
 #define STALE_QUEUE_ID	0xfa60
+/* See virtio_rust_queues.rs. */
+#define QUEUES_ID	0xfa61
 
 /*
  * A driver keeps its queue after it is unbound. The queue is deleted, the driver's uses of it have
@@ -60,7 +62,37 @@ static void mapping_fails(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
+/* Buffers of several segments, a queue with a callback and one without. */
+static void several_queues(struct kunit *test)
+{
+	static const u8 sent[] = { 'a', 'b', 'c', 0x34, 0x12 };
+	static const u8 answer[] = { 42, 0, 0, 0, 0, 0, 0, 0, 'h', 'e', 'l', 'l', 'o' };
+	struct fake_virtio *fake = fake_virtio_create(test, QUEUES_ID);
+	struct fake_request *request;
+	u8 data[16];
+
+	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
+	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
+
+	/* The callback sends the buffer again. */
+	for (unsigned int i = 0; i < 3; i++) {
+		request = fake_virtio_take(fake, 0);
+		KUNIT_ASSERT_NOT_NULL(test, request);
+		KUNIT_EXPECT_EQ(test, 2, request->readable);
+		KUNIT_EXPECT_EQ(test, 2, request->writable);
+		KUNIT_ASSERT_EQ(test, sizeof(sent), fake_virtio_read(request, data, sizeof(data)));
+		KUNIT_EXPECT_MEMEQ(test, data, sent, sizeof(sent));
+		fake_virtio_answer(request, answer, sizeof(answer));
+	}
+
+	request = fake_virtio_take(fake, 1);
+	KUNIT_ASSERT_NOT_NULL(test, request);
+	fake_virtio_answer(request, answer, 2);
+	fake_virtio_unplug(fake);
+}
+
 static struct kunit_case virtio_rust_cases[] = {
+	KUNIT_CASE(several_queues),
 	KUNIT_CASE(queue_outlives_its_binding),
 	KUNIT_CASE_PARAM(mapping_fails, ring_gen_params),
 	{}
