@@ -137,6 +137,24 @@ impl<T: ConfigInt> Field<T> {
 /// assert_eq!(CAPACITY.offset(), 0);
 /// assert_eq!(SECTORS.offset(), 11);
 /// ```
+///
+/// This one is not aligned:
+///
+/// ```ignore,compile_fail,E0080
+/// use kernel::virtio::{
+///     self,
+///     Field, //
+/// };
+///
+/// #[repr(C, packed)]
+/// struct Layout {
+///     kind: u16,
+///     length: u32,
+/// }
+///
+/// const LENGTH: Field<u32> = virtio::field!(Layout, length);
+/// # let _ = LENGTH.offset();
+/// ```
 #[doc(hidden)]
 #[macro_export]
 macro_rules! virtio_field {

@@ -215,6 +215,16 @@ pub trait Driver {
     /// Runs in interrupt context with the device's configuration lock held, possibly at the same
     /// time as another callback: configuration space and status can be read only later, from a work
     /// item.
+    ///
+    /// # Examples
+    ///
+    /// ```ignore,compile_fail,E0599
+    /// use kernel::virtio;
+    ///
+    /// fn config_changed(vdev: &virtio::Device) {
+    ///     let _ = vdev.config();
+    /// }
+    /// ```
     fn config_changed<'bound>(vdev: &'bound Device, data: Pin<&Self::Data<'bound>>) {
         let _ = (vdev, data);
     }

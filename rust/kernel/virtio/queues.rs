@@ -318,6 +318,24 @@ impl<H: Send + Sync + 'static> FindVqs<'_, '_, H> {
 ///
 /// The queues are deleted when this is dropped. Buffers that are left then stay allocated and
 /// mapped for good. All methods may sleep, and so may dropping it.
+///
+/// # Examples
+///
+/// The driver cannot keep it for later, when the device may be in use again:
+///
+/// ```ignore,compile_fail,E0621
+/// use kernel::{
+///     device::Core,
+///     virtio::{
+///         Device,
+///         Stopped, //
+///     }, //
+/// };
+///
+/// fn stop<'a>(vdev: &Device<Core<'_>>, kept: &mut Option<Stopped<'a, 'a>>) {
+///     *kept = Some(vdev.stop_queues());
+/// }
+/// ```
 #[must_use = "the queues are deleted when this is dropped"]
 pub struct Stopped<'a, 'b> {
     vdev: &'a Device<Core<'b>>,

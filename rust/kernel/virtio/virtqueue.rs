@@ -208,6 +208,22 @@ impl<B: Buffer> Virtqueue<B> {
     /// - [`ENOSPC`] if it is full,
     /// - [`ENOMEM`] if the buffer could not be mapped,
     /// - [`EINVAL`] if it has no segments, or more than [`Segments::MAX`].
+    ///
+    /// # Examples
+    ///
+    /// A buffer that the device has cannot be used:
+    ///
+    /// ```ignore,compile_fail,E0382
+    /// use kernel::virtio::{
+    ///     Buffer,
+    ///     Virtqueue, //
+    /// };
+    ///
+    /// fn send<B: Buffer>(queue: &mut Virtqueue<B>, buffer: B) -> B {
+    ///     let _ = queue.add(buffer);
+    ///     buffer
+    /// }
+    /// ```
     #[doc(alias("add_sgs", "virtqueue_add_sgs"))]
     pub fn add(&mut self, buffer: B) -> Result<(), (Error, B)> {
         let token = buffer.into_raw();
