@@ -8,6 +8,20 @@
 //! as the driver is bound. Configuration space is read through [`Config`], the queues are found by
 //! [`Device::find_vqs`] and used through [`Virtqueue`]s.
 //!
+//! # Device types
+//!
+//! | type | a driver can be written |
+//! | --- | --- |
+//! | entropy, balloon, pmem | yes: the samples, and `virtio_pmem_rust` |
+//! | rpmb, nitro secure module, parameter server, audio policy | yes, as a misc device |
+//! | console, clock, gpu | in part: ports as misc devices; without class; without display |
+//! | input, i2c, watchdog, sound, can, bluetooth, gpio, spi, iommu, mem | the subsystem lacks |
+//! | net, block, scsi, 9p, socket, crypto, fs, video | the subsystem lacks, and see below |
+//!
+//! The virtio abstractions lack, by how many types need it: segments that are pages or that a
+//! buffer does not own alone; more than [`Segments::MAX`] segments; reset and resize of one queue;
+//! polling; arrays in the configuration space; the mapping of shared memory regions.
+//!
 //! The kernel crate is part of vmlinux and cannot call a virtio core that is a module, so this
 //! module exists only with `CONFIG_VIRTIO=y`.
 //!

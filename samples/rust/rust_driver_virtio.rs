@@ -109,9 +109,10 @@ impl virtio::Driver for SampleDriver {
     fn unbind<'bound>(vdev: &'bound virtio::Device<Core<'_>>, rng: Pin<&Arc<Rng>>) {
         // Otherwise a request that the device has not answered would stay allocated.
         let mut stopped = vdev.stop_queues();
+        let queue = rng.queue.lock().take();
 
-        if let Some(mut queue) = rng.queue.lock().take() {
-            while stopped.detach(&mut queue).is_some() {}
+        if let Some(mut queue) = queue {
+            stopped.drain(&mut queue);
         }
     }
 }

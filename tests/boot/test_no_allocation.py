@@ -47,7 +47,7 @@ DRIVER = re.compile(r"virtio_pmem|async_pmem_flush")
 
 def text_of(machine, module):
     """Return the start and the end of a loaded module's code."""
-    (file,) = machine.kernel.out.glob(f"modules/lib/modules/*/kernel/drivers/nvdimm/**/{module}.ko")
+    (file,) = machine.kernel.out.glob(f"modules/lib/modules/*/kernel/**/{module}.ko")
     size = re.search(r"\] \.text +PROGBITS +[0-9a-f]+ [0-9a-f]+ ([0-9a-f]+) ",
                      steps.output(["readelf", "-WS", file]))
     start = int(machine.sh(f"cat /sys/module/{module}/sections/.text"), 16)

@@ -154,12 +154,15 @@ impl virtio::Driver for QueuesDriver {
     fn unbind<'bound>(vdev: &'bound virtio::Device<Core<'_>>, this: Pin<&Arc<Queues>>) {
         let mut stopped = vdev.stop_queues();
 
-        if let Some(mut queue) = this.scattered.lock().take() {
-            while stopped.detach(&mut queue).is_some() {}
+        let scattered = this.scattered.lock().take();
+        let silent = this.silent.lock().take();
+
+        if let Some(mut queue) = scattered {
+            stopped.drain(&mut queue);
         }
-        // That of the silent queue was used.
-        if let Some(mut queue) = this.silent.lock().take() {
-            while stopped.get(&mut queue).is_some() {}
+        // Its buffer was used.
+        if let Some(mut queue) = silent {
+            stopped.drain(&mut queue);
         }
     }
 }

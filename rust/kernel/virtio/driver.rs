@@ -186,6 +186,9 @@ pub trait Driver {
 
     /// Binds to a device. Its queues can be used before this returns, after
     /// [`ready`](Device::ready). An error keeps the driver from binding.
+    ///
+    /// After an error the bus stops the device when what this has made was dropped. A driver that
+    /// lends a device more than buffers starts it in [`scan`](Self::scan).
     fn probe<'bound>(
         vdev: &'bound Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
@@ -213,8 +216,8 @@ pub trait Driver {
     /// Called when the device's configuration or status has changed.
     ///
     /// Runs in interrupt context with the device's configuration lock held, possibly at the same
-    /// time as another callback: configuration space and status can be read only later, from a work
-    /// item.
+    /// time as another callback: configuration space and status can be read only later, by
+    /// [`recover`](Self::recover).
     ///
     /// # Examples
     ///

@@ -358,6 +358,12 @@ impl Stopped<'_, '_> {
         // SAFETY: In the core context of `vdev`.
         unsafe { queue.detach_stopped(self.vdev.as_raw()) }
     }
+
+    /// Takes and drops all buffers that are left in a queue, used or not.
+    pub fn drain<B: Buffer>(&mut self, queue: &mut Virtqueue<B>) {
+        while self.get(queue).is_some() {}
+        while self.detach(queue).is_some() {}
+    }
 }
 
 impl Drop for Stopped<'_, '_> {
