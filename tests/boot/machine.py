@@ -184,6 +184,19 @@ SCRIPT
         """Wait until a process of the guest sleeps within a function of the kernel."""
         self.until(f"grep -qs ' {function}+' /proc/[0-9]*/stack")
 
+    def let_freeze(self):
+        """Set a timeout for freezing tasks that a busy machine can keep."""
+        self.sh(f"echo {1000 * LIMIT} >/sys/power/pm_freeze_timeout")
+
+    def prepare_sleep(self, level):
+        """Limit the next sleep to a level of pm_test, and to a second."""
+        self.let_freeze()
+        self.sh(f"""
+            echo 1 >/sys/module/suspend/parameters/pm_test_delay
+            echo 1 >/sys/module/hibernate/parameters/pm_test_delay
+            echo {level} >/sys/power/pm_test
+        """)
+
     # Devices
 
     def devices_found(self):

@@ -5,7 +5,7 @@ import functools
 import time
 
 import pytest
-from machine import LIMIT, LONG_TIMEOUT, MIB, aio, both_drivers
+from machine import LONG_TIMEOUT, MIB, aio, both_drivers
 
 from guest import GIB, Disk
 
@@ -30,11 +30,6 @@ def test_a_lost_command_is_sent_again(boot, monkeypatch):
         assert machine.sh("cat /tmp/list") == "a"
 
 
-def let_freeze(machine):
-    """Set a timeout for freezing tasks that a busy machine can keep."""
-    machine.sh(f"echo {1000 * LIMIT} >/sys/power/pm_freeze_timeout")
-
-
 def start_load(machine, disk):
     """Write and verify until stop_load()."""
     machine.sh("rm -f /tmp/stop")
@@ -52,23 +47,13 @@ def stop_load(machine):
     assert status == 0, output
 
 
-def prepare(machine, level):
-    """Limit the next sleep to a level of pm_test, and to a second."""
-    let_freeze(machine)
-    machine.sh(f"""
-        echo 1 >/sys/module/suspend/parameters/pm_test_delay
-        echo 1 >/sys/module/hibernate/parameters/pm_test_delay
-        echo {level} >/sys/power/pm_test
-    """)
-
-
 @pytest.mark.parametrize("state", [pytest.param("mem", marks=pytest.mark.on_debug), "disk"])
 def test_suspend_under_load(boot, state):
     """Writers in flight continue after suspend and hibernation: no error, no lost write."""
     with boot() as machine:
         start_load(machine, machine.disk(machine.device()))
         for level in ("freezer", "devices", "devices", "platform"):
-            prepare(machine, level)
+            machine.prepare_sleep(level)
             machine.sh(f"echo {state} >/sys/power/state")
             # The same load continues.
             machine.host.wait_begun(machine.host.begun() + 20)
@@ -81,7 +66,7 @@ def test_suspend_under_load(boot, state):
 def test_suspend_mounted(boot, driver):
     """A mounted file system is intact and writable after each of five suspends."""
     with boot(driver=driver) as machine:
-        prepare(machine, "devices")
+        machine.prepare_sleep("devices")
         machine.sh("mkfs.ext4 -q -b 4096 /dev/pmem0; mount /dev/pmem0 /mnt; mkdir /tmp/sums")
         for turn in range(5):
             machine.sh(f"""
@@ -115,7 +100,7 @@ def test_hibernation(boot, folder):
             cat /sys/block/vda/dev >/sys/power/resume
             echo shutdown >/sys/power/disk
         """)
-        let_freeze(machine)
+        machine.let_freeze()
         start_load(machine, "pmem1")
         machine.later("hibernate", "echo disk >/sys/power/state")
         assert machine.wait() == 0
@@ -138,7 +123,7 @@ def test_hibernation(boot, folder):
 def test_suspend_with_slow_host(boot):
     """Suspend waits for the flush that is with the host, and no caller fails."""
     with boot() as machine:
-        prepare(machine, "devices")
+        machine.prepare_sleep("devices")
         before = machine.host.begun()
         machine.host.plan("delay 2000")
         machine.later("writer", aio("pmem0", "32k", more=VERIFY))
@@ -153,7 +138,7 @@ def test_suspend_with_slow_host(boot):
 def test_suspend_with_hung_host(boot):
     """A host that does not answer aborts a suspend in bounded time, and no caller fails."""
     with boot(append=GIVES_UP) as machine:
-        prepare(machine, "devices")
+        machine.prepare_sleep("devices")
         before = machine.host.begun()
         machine.host.plan("hang")
         machine.later("writer", aio("pmem0", "32k", more=VERIFY))

@@ -195,10 +195,7 @@ def test_balloon_without_memory(balloon):
 def test_balloon_in_a_suspend(balloon):
     """The guest has all its memory in a suspend, and the balloon its size afterwards."""
     with balloon(uart=True) as guest:
-        guest.machine.sh("""
-            echo 1 >/sys/module/suspend/parameters/pm_test_delay
-            echo devices >/sys/power/pm_test
-        """)
+        guest.machine.prepare_sleep("devices")
         for taken in TAKEN, TAKEN // 2, 0, TAKEN:
             guest.set(taken)
             guest.check(taken)
