@@ -385,8 +385,9 @@ class Guest:  # pylint: disable=too-many-instance-attributes
                 break
             except TimeoutError:
                 if self.uart:
-                    # The agent may have a part of the line.
-                    self.agent.sendall(b"\n" + line)
+                    # The agent may have a part of the line. If QEMU has ended, recv() reports it.
+                    with contextlib.suppress(OSError):
+                        self.agent.sendall(b"\n" + line)
                     patience *= 2
             except OSError:
                 break

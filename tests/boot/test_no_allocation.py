@@ -18,16 +18,17 @@ import re
 
 import pytest
 from host import LIMIT
+from injection import prepare, set_probability, text_of
 from machine import MIB, aio, dsync
-
-import steps
 
 pytestmark = pytest.mark.only_debug
 
-INJECTIONS = ("failslab", "fail_page_alloc")
-
 # More than ever needed; the injections count down from it.
 TIMES = 1000000
+
+ALWAYS = {"ignore-gfp-wait": "N", "space": 0, "interval": 1, "times": TIMES}
+INJECTIONS = {"failslab": ALWAYS,
+              "fail_page_alloc": {**ALWAYS, "ignore-gfp-highmem": "N", "min-order": 0}}
 
 WRITERS, PAGES = 4, 200
 
@@ -45,32 +46,10 @@ NOT_DRIVERS = re.compile(r"asm_(sysvec|common_interrupt)|kmem_cache_free|kfree|m
 DRIVER = re.compile(r"virtio_pmem|async_pmem_flush")
 
 
-def text_of(machine, module):
-    """Return the start and the end of a loaded module's code."""
-    (file,) = machine.kernel.out.glob(f"modules/lib/modules/*/kernel/**/{module}.ko")
-    size = re.search(r"\] \.text +PROGBITS +[0-9a-f]+ [0-9a-f]+ ([0-9a-f]+) ",
-                     steps.output(["readelf", "-WS", file]))
-    start = int(machine.sh(f"cat /sys/module/{module}/sections/.text"), 16)
-    return start, start + int(size[1], 16)
-
-
 def arm(machine, text):
     """Fail all allocations below a module's code from now on."""
-    for name in INJECTIONS:
-        machine.sh(f"""
-            cd /sys/kernel/debug/{name}
-            echo {text[0]:#x} >require-start
-            echo {text[1]:#x} >require-end
-            echo 32 >stacktrace-depth
-            echo N >task-filter
-            echo N >ignore-gfp-wait
-            [ ! -e ignore-gfp-highmem ] || echo N >ignore-gfp-highmem
-            [ ! -e min-order ] || echo 0 >min-order
-            echo 0 >verbose
-            echo 0 >space
-            echo 1 >interval
-            echo {TIMES} >times
-        """)
+    for name, settings in INJECTIONS.items():
+        prepare(machine, name, text, settings)
     machine.sh(f"""
         cd {TRACING}
         echo 0 >tracing_on
@@ -79,20 +58,14 @@ def arm(machine, text):
         echo 1 >options/stacktrace
         {"; ".join(f"echo '{rule}' >events/kmem/{event}/filter" for event, rule in FAILED.items())}
         echo 1 >tracing_on
-        for name in {" ".join(INJECTIONS)}; do
-            echo 100 >/sys/kernel/debug/$name/probability
-        done
     """)
+    set_probability(machine, INJECTIONS, 100)
 
 
 def disarm(machine):
     """Let allocations succeed again; return the number of failures, and their stacks."""
-    machine.sh(f"""
-        for name in {" ".join(INJECTIONS)}; do
-            echo 0 >/sys/kernel/debug/$name/probability
-        done
-        echo 0 >{TRACING}/tracing_on
-    """)
+    set_probability(machine, INJECTIONS, 0)
+    machine.sh(f"echo 0 >{TRACING}/tracing_on")
     left = [int(machine.sh(f"cat /sys/kernel/debug/{name}/times")) for name in INJECTIONS]
     trace = machine.sh(f"cat {TRACING}/trace")
     return (sum(TIMES - times for times in left),

@@ -6,8 +6,8 @@ import re
 import time
 
 import pytest
+from injection import prepare, set_probability, text_of
 from machine import LIMIT, MIB
-from test_no_allocation import text_of
 
 from guest import GIB
 
@@ -170,25 +170,17 @@ def test_balloon_is_unbound_under_load(balloon):
 def test_balloon_without_memory(balloon):
     """The driver waits while allocations fail, can be unbound meanwhile, and then continues."""
     with balloon() as guest:
-        start, end = text_of(guest.machine, "rust_driver_virtio_balloon")
-        guest.machine.sh(f"""
-            cd /sys/kernel/debug/fail_page_alloc
-            echo {start:#x} >require-start
-            echo {end:#x} >require-end
-            echo 32 >stacktrace-depth
-            echo N >task-filter
-            echo N >ignore-gfp-highmem
-            echo 0 >min-order
-            echo 0 >verbose
-            echo -1 >times
-            echo 100 >probability
-        """)
+        text = text_of(guest.machine, "rust_driver_virtio_balloon")
+        # Without ignore-gfp-wait: the driver can be bound meanwhile.
+        prepare(guest.machine, "fail_page_alloc", text,
+                {"times": -1, "ignore-gfp-highmem": "N", "min-order": 0})
+        set_probability(guest.machine, ["fail_page_alloc"], 100)
         guest.set(TAKEN)
         guest.machine.until("dmesg | grep -q 'no memory: '")
         assert guest.actual() == guest.most
         guest.unbind()
         guest.bind()
-        guest.machine.sh("echo 0 >/sys/kernel/debug/fail_page_alloc/probability")
+        set_probability(guest.machine, ["fail_page_alloc"], 0)
         guest.check(TAKEN)
 
 
