@@ -44,11 +44,16 @@ def fragments(kernel):
 
 
 def merge(kernel, out, make):
-    """Write a kernel's configuration; an unchanged file keeps its time stamp."""
+    """Write a kernel's configuration; an unchanged file keeps its time stamp.
+
+    kbuild compares the stamp with that of auto.conf. Where there is none yet, kconfig writes that
+    of tinyconfig, which must be older than the configuration.
+    """
     log = steps.log_path(f"config-{kernel}")
     path, wanted = out / ".config", fragments(kernel)
-    old = path.read_bytes() if path.exists() else None
-    stamp = path.stat() if path.exists() else None
+    built = path.exists() and (out / "include/config/auto.conf").exists()
+    old = path.read_bytes() if built else None
+    stamp = path.stat() if built else None
     steps.run([*make, "tinyconfig"], log)
     with open(path, "a", encoding="utf-8") as config:
         config.write(wanted)

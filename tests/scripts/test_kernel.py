@@ -233,6 +233,36 @@ def test_fragments_are_well_formed():
         config.options("CONFIG_A y")
 
 
+# kconfig: tinyconfig has no auto.conf yet, so it writes one.
+MAKE = """
+cd {out}
+if [ "$1" = tinyconfig ]; then
+    : >.config
+    mkdir -p include/config
+    [ -e include/config/auto.conf ] || : >include/config/auto.conf
+fi
+touch .config
+"""
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_an_unchanged_configuration_is_older_than_what_was_built_of_it(tmp_path, monkeypatch,
+                                                                      built):
+    """A directory from the cache of builds has a configuration and no auto.conf of it."""
+    monkeypatch.setattr(steps, "log_path", lambda name: tmp_path / f"{name}.log")
+    monkeypatch.setattr(config, "fragments", lambda name: "CONFIG_A=y\n")
+    (tmp_path / ".config").write_text("CONFIG_A=y\n")
+    os.utime(tmp_path / ".config", (1, 1))
+    auto = tmp_path / "include/config/auto.conf"
+    if built:
+        auto.parent.mkdir(parents=True)
+        auto.touch()
+    (tmp_path / "make").write_text(MAKE.format(out=tmp_path))
+    config.merge("release", tmp_path, ["sh", tmp_path / "make"])
+    newer = (tmp_path / ".config").stat().st_mtime_ns > auto.stat().st_mtime_ns
+    assert newer != built
+
+
 def suite(name, *cases, sub_groups=(), **counts):
     """Return a part of kunit.py's report."""
     empty = dict.fromkeys(("passed", "failed", "crashed", "skipped", "errors"), 0)
