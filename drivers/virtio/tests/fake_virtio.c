@@ -314,6 +314,65 @@ static const struct virtio_map_ops fake_map_ops = {
 	.max_mapping_size = fake_max_mapping_size,
 };
 
+/* Function resets. */
+
+/* A step of a function reset. One task does all, because it holds the device's lock in between. */
+struct fake_reset {
+	struct kthread_work work;
+	struct fake_virtio *fake;
+	int result;
+};
+
+static void fake_reset_prepare_work(struct kthread_work *work)
+{
+	struct fake_reset *reset = container_of(work, struct fake_reset, work);
+	struct fake_virtio *fake = reset->fake;
+
+	device_lock(&fake->vdev.dev);
+	reset->result = virtio_device_reset_prepare(&fake->vdev);
+	fake->resetting = !reset->result;
+	if (reset->result)
+		device_unlock(&fake->vdev.dev);
+}
+
+static void fake_reset_done_work(struct kthread_work *work)
+{
+	struct fake_reset *reset = container_of(work, struct fake_reset, work);
+	struct fake_virtio *fake = reset->fake;
+
+	fake->resetting = false;
+	reset->result = virtio_device_reset_done(&fake->vdev);
+	device_unlock(&fake->vdev.dev);
+}
+
+static void fake_reset_abort_work(struct kthread_work *work)
+{
+	struct fake_virtio *fake = container_of(work, struct fake_reset, work)->fake;
+
+	fake->resetting = false;
+	device_unlock(&fake->vdev.dev);
+}
+
+static int fake_by_resetter(struct fake_virtio *fake, kthread_work_func_t step)
+{
+	struct fake_reset reset = { .fake = fake };
+
+	kthread_init_work(&reset.work, step);
+	kthread_queue_work(fake->resetter, &reset.work);
+	kthread_flush_work(&reset.work);
+	return reset.result;
+}
+
+int fake_virtio_reset_prepare(struct fake_virtio *fake)
+{
+	return fake_by_resetter(fake, fake_reset_prepare_work);
+}
+
+int fake_virtio_reset_done(struct fake_virtio *fake)
+{
+	return fake_by_resetter(fake, fake_reset_done_work);
+}
+
 /* Creation, plugging and unplugging. */
 
 static void fake_release(struct device *dev)
@@ -330,7 +389,7 @@ static void fake_destroy(void *data)
 	memset(fake->fail, 0, sizeof(fake->fail));
 	fake->fail_nth = 0;
 	if (fake->resetting)
-		fake_virtio_reset_abort(fake);
+		fake_by_resetter(fake, fake_reset_abort_work);
 	if (fake->plugged) {
 		/* The test was aborted, and the host no longer answers. */
 		fake_virtio_break(fake);
@@ -453,57 +512,6 @@ int fake_virtio_freeze(struct fake_virtio *fake)
 int fake_virtio_restore(struct fake_virtio *fake)
 {
 	return virtio_device_restore(&fake->vdev);
-}
-
-/* A step of a function reset. One task does all, because it holds the device's lock in between. */
-struct fake_reset {
-	struct kthread_work work;
-	struct fake_virtio *fake;
-	int (*step)(struct virtio_device *vdev);
-	int result;
-};
-
-static void fake_reset_step(struct kthread_work *work)
-{
-	struct fake_reset *reset = container_of(work, struct fake_reset, work);
-
-	reset->result = reset->step(&reset->fake->vdev);
-}
-
-static int fake_by_resetter(struct fake_virtio *fake, int (*step)(struct virtio_device *vdev))
-{
-	struct fake_reset reset = { .fake = fake, .step = step };
-
-	kthread_init_work(&reset.work, fake_reset_step);
-	kthread_queue_work(fake->resetter, &reset.work);
-	kthread_flush_work(&reset.work);
-	return reset.result;
-}
-
-int fake_virtio_reset_prepare(struct fake_virtio *fake)
-{
-	int error = fake_by_resetter(fake, virtio_device_reset_prepare);
-
-	fake->resetting = !error;
-	return error;
-}
-
-int fake_virtio_reset_done(struct fake_virtio *fake)
-{
-	fake->resetting = false;
-	return fake_by_resetter(fake, virtio_device_reset_done);
-}
-
-static int fake_abort(struct virtio_device *vdev)
-{
-	virtio_device_reset_abort(vdev);
-	return 0;
-}
-
-void fake_virtio_reset_abort(struct fake_virtio *fake)
-{
-	fake->resetting = false;
-	fake_by_resetter(fake, fake_abort);
 }
 
 void fake_virtio_shutdown(struct fake_virtio *fake)

@@ -152,7 +152,6 @@ int fake_virtio_freeze(struct fake_virtio *fake);
 int fake_virtio_restore(struct fake_virtio *fake);
 int fake_virtio_reset_prepare(struct fake_virtio *fake);
 int fake_virtio_reset_done(struct fake_virtio *fake);
-void fake_virtio_reset_abort(struct fake_virtio *fake);
 
 /* What the driver core does when the system is shut down. */
 void fake_virtio_shutdown(struct fake_virtio *fake);
