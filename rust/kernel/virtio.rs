@@ -67,7 +67,8 @@ pub use self::{
     },
     feature::{
         Feature,
-        Status, //
+        Status,
+        StatusBit, //
     },
     queues::{
         FindVqs,
@@ -139,14 +140,6 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { &*(*self.as_raw()).config }
     }
 
-    /// Returns the device's status, whether or not a driver is bound. May sleep.
-    fn raw_status(&self) -> Status {
-        let get = self.ops().get_status;
-
-        // SAFETY: `get_status` is mandatory for transports; the device is valid.
-        Status::from_bits(get.map_or(0, |get| unsafe { get(self.as_raw()) }))
-    }
-
     /// Returns the virtio device ID, e.g. `VIRTIO_ID_PMEM`. Any context.
     pub fn device_id(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid; `id` is constant once registered.
@@ -163,7 +156,10 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
 impl Device<Bound> {
     /// Returns the device's status. May sleep.
     pub fn status(&self) -> Status {
-        self.raw_status()
+        let get = self.ops().get_status;
+
+        // SAFETY: `get_status` is mandatory for transports; the device is valid.
+        Status::from_bits(get.map_or(0, |get| unsafe { get(self.as_raw()) }))
     }
 
     /// Returns access to the device's configuration space. Any context.
@@ -219,7 +215,7 @@ impl Device<Core<'_>> {
     /// queues are used before the callback returns; the core does it otherwise. A second call does
     /// nothing. May sleep.
     pub fn ready(&self) {
-        if !self.status().contains(Status::DRIVER_OK) {
+        if !self.status().contains(StatusBit::DriverOk) {
             // SAFETY: By the type invariant the device is valid.
             unsafe { bindings::virtio_device_ready(self.as_raw()) }
         }
@@ -240,7 +236,7 @@ impl Device<Core<'_>> {
     /// Negotiates the same features again after a [reset](Self::reset). The driver then finds the
     /// queues and calls [`ready`](Self::ready).
     ///
-    /// For a driver that recovers a device that [needs a reset](Status::NEEDS_RESET); before
+    /// For a driver that recovers a device that [needs a reset](StatusBit::NeedsReset); before
     /// [`Driver::restore`] and [`Driver::reset_done`] the core does this itself. May sleep.
     ///
     /// # Errors
@@ -249,7 +245,7 @@ impl Device<Core<'_>> {
     /// more; the device is then marked as failed.
     pub fn renegotiate(&self) -> Result {
         self.try_renegotiate()
-            .inspect_err(|_| self.add_status(Status::FAILED))
+            .inspect_err(|_| self.add_status(StatusBit::Failed))
     }
 
     /// Leaves `feature` out when features are negotiated the next time: by the core before
@@ -264,25 +260,25 @@ impl Device<Core<'_>> {
     }
 
     fn try_renegotiate(&self) -> Result {
-        self.add_status(Status::ACKNOWLEDGE);
-        self.add_status(Status::DRIVER);
+        self.add_status(StatusBit::Acknowledge);
+        self.add_status(StatusBit::Driver);
 
         let finalize = self.ops().finalize_features.ok_or(ENODEV)?;
         // SAFETY: By the type invariant the device is valid.
         to_result(unsafe { finalize(self.as_raw()) })?;
 
         if self.has_feature(Feature::VERSION_1) {
-            self.add_status(Status::FEATURES_OK);
-            if !self.status().contains(Status::FEATURES_OK) {
+            self.add_status(StatusBit::FeaturesOk);
+            if !self.status().contains(StatusBit::FeaturesOk) {
                 return Err(ENODEV);
             }
         }
         Ok(())
     }
 
-    fn add_status(&self, status: Status) {
+    fn add_status(&self, bit: StatusBit) {
         // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::virtio_add_status(self.as_raw(), status.bits().into()) }
+        unsafe { bindings::virtio_add_status(self.as_raw(), bit as c_uint) }
     }
 }
 

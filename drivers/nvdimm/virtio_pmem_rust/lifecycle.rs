@@ -28,7 +28,7 @@ use kernel::{
         self,
         Feature,
         Recovery,
-        Status,
+        StatusBit,
         Virtqueue, //
     },
 };
@@ -78,7 +78,7 @@ fn detach(flush: &FlushPath, vdev: &virtio::Device<Core<'_>>) {
 /// Returns whether the device does not answer any more: it asks for a reset, or it is gone and its
 /// status reads as all ones. May sleep.
 fn is_hopeless(vdev: &virtio::Device<Core<'_>>) -> bool {
-    vdev.status().contains(Status::NEEDS_RESET)
+    vdev.status().contains(StatusBit::NeedsReset)
 }
 
 impl Lifecycle {
@@ -206,7 +206,7 @@ impl Lifecycle {
                 self.flush.give_up("the device is gone");
                 return;
             }
-            if !status.contains(Status::NEEDS_RESET) && !self.flush.is_out_of_step() {
+            if !status.contains(StatusBit::NeedsReset) && !self.flush.is_out_of_step() {
                 return;
             }
             if !self.flush.recover() {

@@ -205,8 +205,8 @@ pub trait Driver {
         let _ = (vdev, data);
     }
 
-    /// Recovers a device that needs a reset ([`Status::NEEDS_RESET`](super::Status::NEEDS_RESET)),
-    /// or checks whether it does. Called after a request ([`Recovery`]), between
+    /// Recovers a device that needs a reset (`NEEDS_RESET` in its [`Status`](super::Status)), or
+    /// checks whether it does. Called after a request ([`Recovery`]), between
     /// [`probe`](Self::probe) and [`unbind`](Self::unbind), but not while the transport resets the
     /// device. The device may be suspended.
     fn recover<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {

@@ -59,51 +59,51 @@ impl Feature {
     }
 }
 
-/// The device status field.
-///
-/// # Examples
-///
-/// ```
-/// use kernel::virtio::Status;
-///
-/// let status = Status::from_bits(0x44);
-///
-/// assert!(status.contains(Status::DRIVER_OK));
-/// assert!(status.contains(Status::NEEDS_RESET));
-/// assert!(!status.contains(Status::FAILED));
-/// assert!(!status.is_gone());
-/// ```
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status(u8);
+crate::impl_flags!(
+    /// The device status field.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::virtio::StatusBit;
+    ///
+    /// let status = StatusBit::DriverOk | StatusBit::NeedsReset;
+    ///
+    /// assert!(status.contains(StatusBit::NeedsReset));
+    /// assert!(!status.contains(StatusBit::Failed));
+    /// assert!(!status.is_reset());
+    /// assert!(!status.is_gone());
+    /// ```
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Status(u8);
+
+    /// A bit of the device status field.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum StatusBit {
+        /// The guest has found the device.
+        Acknowledge = bindings::VIRTIO_CONFIG_S_ACKNOWLEDGE as u8,
+
+        /// The guest has a driver for the device.
+        Driver = bindings::VIRTIO_CONFIG_S_DRIVER as u8,
+
+        /// The driver is ready to drive the device.
+        DriverOk = bindings::VIRTIO_CONFIG_S_DRIVER_OK as u8,
+
+        /// The features were accepted by both sides.
+        FeaturesOk = bindings::VIRTIO_CONFIG_S_FEATURES_OK as u8,
+
+        /// The device had an error from which only a reset recovers it.
+        NeedsReset = bindings::VIRTIO_CONFIG_S_NEEDS_RESET as u8,
+
+        /// The guest has given up on the device.
+        Failed = bindings::VIRTIO_CONFIG_S_FAILED as u8,
+    }
+);
 
 impl Status {
-    /// The guest has found the device.
-    pub const ACKNOWLEDGE: Self = Self(bindings::VIRTIO_CONFIG_S_ACKNOWLEDGE as u8);
-    /// The guest has a driver for the device.
-    pub const DRIVER: Self = Self(bindings::VIRTIO_CONFIG_S_DRIVER as u8);
-    /// The driver is ready to drive the device.
-    pub const DRIVER_OK: Self = Self(bindings::VIRTIO_CONFIG_S_DRIVER_OK as u8);
-    /// The features were accepted by both sides.
-    pub const FEATURES_OK: Self = Self(bindings::VIRTIO_CONFIG_S_FEATURES_OK as u8);
-    /// The device had an error from which only a reset recovers it.
-    pub const NEEDS_RESET: Self = Self(bindings::VIRTIO_CONFIG_S_NEEDS_RESET as u8);
-    /// The guest has given up on the device.
-    pub const FAILED: Self = Self(bindings::VIRTIO_CONFIG_S_FAILED as u8);
-
     /// Makes the status from the byte read from the device.
-    pub const fn from_bits(bits: u8) -> Self {
+    pub(super) const fn from_bits(bits: u8) -> Self {
         Self(bits)
-    }
-
-    /// Returns the byte as the device has it.
-    pub const fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// Returns whether all bits of `other` are set.
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
     }
 
     /// Returns whether no bit is set, as after a reset.
@@ -112,8 +112,8 @@ impl Status {
     }
 
     /// Returns whether all bits are set: the device was pulled out, and all reads of it return
-    /// ones. [`NEEDS_RESET`](Self::NEEDS_RESET) is then among them, but a transport that resets the
-    /// device waits for ever.
+    /// ones. [`NeedsReset`](StatusBit::NeedsReset) is then among them, but a transport that resets
+    /// the device waits for ever.
     pub const fn is_gone(self) -> bool {
         self.0 == !0
     }
