@@ -4,7 +4,8 @@
 
 use crate::{
     block::bio::Bio,
-    prelude::*, //
+    prelude::*,
+    types::Brand, //
 };
 use core::{
     marker::PhantomData,
@@ -98,9 +99,6 @@ pub trait RegionProvider: Send + Sync + 'static {
         }
     }
 }
-
-/// Makes a lifetime invariant, so that no other lifetime can take its place.
-type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 
 /// A bio that [`RegionProvider::flush_bio`] may take.
 ///

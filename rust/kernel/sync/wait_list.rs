@@ -10,7 +10,10 @@
 
 use crate::{
     prelude::*,
-    types::Opaque, //
+    types::{
+        Brand,
+        Opaque, //
+    }, //
 };
 use core::{
     cell::{
@@ -39,9 +42,6 @@ struct Ends {
     head: NonNull<Node>,
     tail: NonNull<Node>,
 }
-
-/// Makes a lifetime invariant, so that no other lifetime can take its place.
-type Brand<'w> = PhantomData<fn(&'w ()) -> &'w ()>;
 
 /// The permission to put one caller on one list.
 ///
