@@ -33,10 +33,10 @@
 mod binding;
 mod buffer;
 mod config;
+mod device_work;
 mod driver;
 mod feature;
 mod queues;
-mod recovery;
 mod virtqueue;
 
 pub use self::{
@@ -58,6 +58,7 @@ pub use self::{
         ConfigInt,
         Field, //
     },
+    device_work::DeviceWork,
     driver::{
         Adapter,
         DeviceId,
@@ -74,7 +75,6 @@ pub use self::{
         FindVqs,
         Stopped, //
     },
-    recovery::Recovery,
     virtqueue::{
         Notifier,
         Virtqueue, //
@@ -203,10 +203,9 @@ impl Device<Core<'_>> {
         self.test_feature(feature)
     }
 
-    /// Returns a way to have [`Driver::recover`] called from any context, if the driver has that
-    /// callback.
-    pub fn recovery(&self) -> Option<Recovery> {
-        Binding::of(self).recovery.clone()
+    /// Returns the driver's [device work](Driver::work), if it has that callback. Any context.
+    pub fn work(&self) -> Option<DeviceWork> {
+        Binding::of(self).work.clone()
     }
 
     /// Sets `DRIVER_OK`: the device uses its queues from here on.

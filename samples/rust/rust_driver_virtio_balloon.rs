@@ -46,13 +46,13 @@ use kernel::{
     uapi,
     virtio::{
         self,
+        DeviceWork,
         Feature,
         Field,
         Le16,
         Le32,
         Le64,
         Negotiation,
-        Recovery,
         ToDevice,
         Virtqueue, //
     },
@@ -231,7 +231,7 @@ struct Balloon {
     wanted: Atomic<u32>,
     actual: Atomic<u32>,
     /// Has the configuration space accessed, which neither an interrupt nor the work item can.
-    config: Recovery,
+    config: DeviceWork,
 }
 
 impl EmbeddedWorkItem for Balloon {
@@ -302,10 +302,6 @@ impl Balloon {
 
     /// Reads the size that the host wants, and has the work item do the rest. May sleep.
     fn update(this: &EmbeddedWork<Self>, vdev: &virtio::Device<Core<'_>>) {
-        // A stopped device may be suspended.
-        if this.host.is_ending.load(Acquire) {
-            return;
-        }
         let result = vdev.config().and_then(|config| {
             this.wanted.store(config.read(NUM_PAGES)?, Relaxed);
             this.write_actual(vdev)
@@ -354,7 +350,7 @@ impl Balloon {
                     }
                     is_short = true;
                     if take(&mut is_changed) {
-                        self.config.request();
+                        self.config.schedule();
                     }
                     // Until memory was freed, or the host wants another size.
                     let _ = self
@@ -373,7 +369,7 @@ impl Balloon {
             }
         }
         if is_changed {
-            self.config.request();
+            self.config.schedule();
         }
     }
 
@@ -453,7 +449,7 @@ impl virtio::Driver for SampleDriver {
         vdev: &'bound virtio::Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         let dev: &device::Device<Core<'_>> = vdev.as_ref();
-        let config = vdev.recovery().ok_or(EINVAL)?;
+        let config = vdev.work().ok_or(EINVAL)?;
         let host = Arc::pin_init(
             pin_init!(Host {
                 dev: dev.into(),
@@ -490,10 +486,10 @@ impl virtio::Driver for SampleDriver {
     }
 
     fn config_changed<'bound>(_vdev: &'bound virtio::Device, balloon: Pin<&Self::Data<'bound>>) {
-        balloon.config.request();
+        balloon.config.schedule();
     }
 
-    fn recover<'bound>(vdev: &'bound virtio::Device<Core<'_>>, balloon: Pin<&Self::Data<'bound>>) {
+    fn work<'bound>(vdev: &'bound virtio::Device<Core<'_>>, balloon: Pin<&Self::Data<'bound>>) {
         Balloon::update(&balloon, vdev);
     }
 

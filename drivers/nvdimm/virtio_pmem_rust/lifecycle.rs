@@ -26,8 +26,8 @@ use kernel::{
     sync::Arc,
     virtio::{
         self,
+        DeviceWork,
         Feature,
-        Recovery,
         StatusBit,
         Virtqueue, //
     },
@@ -41,7 +41,7 @@ const DESCRIPTORS: u32 = 2;
 pub(crate) struct Lifecycle {
     pub(crate) flush: Arc<FlushPath>,
     pub(crate) watchdog: Arc<Watchdog>,
-    recovery: Recovery,
+    work: DeviceWork,
     #[pin]
     _debugfs: Scope<Arc<FlushPath>>,
 }
@@ -88,14 +88,14 @@ impl Lifecycle {
         let flush = FlushPath::new(dev.into())?;
         let watchdog = Watchdog::new(flush.clone())?;
         let name = CString::try_from_fmt(fmt!("virtio_pmem_rust-{}", dev.name()))?;
-        let recovery = vdev.recovery().ok_or(EINVAL)?;
+        let work = vdev.work().ok_or(EINVAL)?;
 
         Arc::pin_init(
             try_pin_init!(Self {
                 _debugfs <- Scope::dir(flush.clone(), &name, |flush, dir| flush.show(dir)),
                 flush,
                 watchdog,
-                recovery,
+                work,
             }),
             GFP_KERNEL,
         )
@@ -181,7 +181,7 @@ impl Lifecycle {
 
     /// Checks whether the device needs a reset, and if so recovers it. Any context.
     pub(crate) fn check(&self) {
-        self.recovery.request();
+        self.work.schedule();
     }
 
     /// The queue's callback. Any context.
@@ -194,7 +194,7 @@ impl Lifecycle {
     /// Recovers the device if it needs that. May sleep.
     pub(crate) fn recover(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) {
         loop {
-            // A shutdown or a suspend may have come first.
+            // The device was shut down, or is unbound while it is suspended.
             if self.flush.is_ending() || !self.flush.is_attached() {
                 return;
             }

@@ -181,7 +181,7 @@ impl virtio::Driver for VirtioPmem {
         lifecycle.finish(vdev);
     }
 
-    fn recover<'bound>(vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+    fn work<'bound>(vdev: &'bound virtio::Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
         data.lifecycle.recover(vdev);
     }
 

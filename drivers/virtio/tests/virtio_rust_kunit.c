@@ -3,6 +3,8 @@
 
 #include "fake_virtio.h"
 
+#include <linux/delay.h>
+
 /* See virtio_stale_queue.rs. */
 #define STALE_QUEUE_ID	0xfa60
 /* See virtio_rust_queues.rs. */
@@ -91,8 +93,37 @@ static void several_queues(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
+/* Waits until the driver's work has copied the number in the configuration space. */
+static void is_copied(struct kunit *test, struct fake_virtio *fake, u8 number)
+{
+	for (unsigned int i = 0; i < FAKE_LIMIT && READ_ONCE(fake->config[4]) != number; i++)
+		msleep(1);
+	KUNIT_EXPECT_EQ(test, number, READ_ONCE(fake->config[4]));
+}
+
+/* The driver asks for its work in a suspend; it is done after that, and not before. */
+static void work_waits_while_suspended(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_virtio_create(test, QUEUES_ID);
+
+	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
+	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
+	fake->config[0] = 1;
+	fake_virtio_needs_reset(fake);
+	is_copied(test, fake, 1);
+
+	KUNIT_ASSERT_EQ(test, 0, fake_virtio_freeze(fake));
+	fake->config[0] = 2;
+	msleep(100);
+	KUNIT_EXPECT_EQ(test, 1, READ_ONCE(fake->config[4]));
+	KUNIT_EXPECT_EQ(test, 0, fake_virtio_restore(fake));
+	is_copied(test, fake, 2);
+	fake_virtio_unplug(fake);
+}
+
 static struct kunit_case virtio_rust_cases[] = {
 	KUNIT_CASE(several_queues),
+	KUNIT_CASE(work_waits_while_suspended),
 	KUNIT_CASE(queue_outlives_its_binding),
 	KUNIT_CASE_PARAM(mapping_fails, ring_gen_params),
 	{}

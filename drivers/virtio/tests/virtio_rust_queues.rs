@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A driver with several queues, for KUnit: their callbacks, and buffers of several segments.
+//! A driver with several queues, for KUnit: their callbacks, buffers of several segments, and work
+//! with the device locked.
 
 use core::ptr::NonNull;
 use kernel::{
@@ -15,6 +16,8 @@ use kernel::{
         self,
         Buffer,
         Command,
+        DeviceWork,
+        Field,
         FromDevice,
         Le16,
         Le64,
@@ -32,6 +35,15 @@ type Inner = (ToDevice<u8>, Command<Le16, Le64>);
 type Scattered = KBox<(Inner, FromDevice<u8>)>;
 type Simple = KBox<Command<Le16, Le16>>;
 
+#[repr(C)]
+struct Config {
+    number: u32,
+    copy: u32,
+}
+
+const NUMBER: Field<u32> = virtio::field!(Config, number);
+const COPY: Field<u32> = virtio::field!(Config, copy);
+
 kernel::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(0xfa61)]);
 
 struct QueuesDriver;
@@ -43,6 +55,7 @@ struct Queues {
     /// Has no callback.
     #[pin]
     silent: SpinLockIrq<Option<Virtqueue<Simple>>>,
+    work: DeviceWork,
 }
 
 /// Adds a buffer and notifies the device.
@@ -56,6 +69,52 @@ fn send<B: Buffer>(queue: &mut Virtqueue<B>, buffer: B) -> Result {
 }
 
 impl Queues {
+    fn new(work: DeviceWork) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                scattered <- new_spinlock_irq!(None),
+                silent <- new_spinlock_irq!(None),
+                work,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Finds the queues, and sends a buffer on each. May sleep.
+    fn start(self: &Arc<Self>, vdev: &virtio::Device<Core<'_>>) -> Result {
+        let mut queues = vdev.find_vqs(self.clone());
+        let mut scattered = queues.queue(c"scattered", Some(Self::answered))?;
+        let mut silent = queues.queue(c"silent", None)?;
+
+        queues.spread_interrupts(0, 1);
+        queues.find()?;
+        vdev.ready();
+
+        let command = Command::new(Le16::new(0x1234), Le64::new(0));
+        let buffer = ((bytes(b"abc")?, command), FromDevice::new(5, 0xee)?);
+        send(&mut scattered, KBox::new(buffer, GFP_KERNEL)?)?;
+        *self.scattered.lock() = Some(scattered);
+
+        let command = Command::new(Le16::new(1), Le16::new(2));
+        send(&mut silent, KBox::new(command, GFP_KERNEL)?)?;
+        *self.silent.lock() = Some(silent);
+        Ok(())
+    }
+
+    /// Stops the device and takes the buffers back, used or not. May sleep.
+    fn stop(&self, vdev: &virtio::Device<Core<'_>>) {
+        let mut stopped = vdev.stop_queues();
+        let scattered = self.scattered.lock().take();
+        let silent = self.silent.lock().take();
+
+        if let Some(mut queue) = scattered {
+            stopped.drain(&mut queue);
+        }
+        if let Some(mut queue) = silent {
+            stopped.drain(&mut queue);
+        }
+    }
+
     /// The callback of the first queue.
     fn answered(&self) {
         let mut queue = self.scattered.lock();
@@ -125,45 +184,38 @@ impl virtio::Driver for QueuesDriver {
         check_refused(vdev, TooMany(bytes(b"x")?))?;
         vdev.renegotiate()?;
 
-        let this = Arc::pin_init(
-            pin_init!(Queues {
-                scattered <- new_spinlock_irq!(None),
-                silent <- new_spinlock_irq!(None),
-            }),
-            GFP_KERNEL,
-        )?;
-        let mut queues = vdev.find_vqs(this.clone());
-        let mut scattered = queues.queue(c"scattered", Some(Queues::answered))?;
-        let mut silent = queues.queue(c"silent", None)?;
-
-        queues.spread_interrupts(0, 1);
-        queues.find()?;
-        vdev.ready();
-
-        let command = Command::new(Le16::new(0x1234), Le64::new(0));
-        let buffer = ((bytes(b"abc")?, command), FromDevice::new(5, 0xee)?);
-        send(&mut scattered, KBox::new(buffer, GFP_KERNEL)?)?;
-        *this.scattered.lock() = Some(scattered);
-
-        let command = Command::new(Le16::new(1), Le16::new(2));
-        send(&mut silent, KBox::new(command, GFP_KERNEL)?)?;
-        *this.silent.lock() = Some(silent);
+        let this = Queues::new(vdev.work().ok_or(EINVAL)?)?;
+        this.start(vdev)?;
         Ok(this)
     }
 
     fn unbind<'bound>(vdev: &'bound virtio::Device<Core<'_>>, this: Pin<&Arc<Queues>>) {
-        let mut stopped = vdev.stop_queues();
+        this.stop(vdev);
+    }
 
-        let scattered = this.scattered.lock().take();
-        let silent = this.silent.lock().take();
+    fn config_changed<'bound>(_vdev: &'bound virtio::Device, this: Pin<&Arc<Queues>>) {
+        this.work.schedule();
+    }
 
-        if let Some(mut queue) = scattered {
-            stopped.drain(&mut queue);
+    fn work<'bound>(vdev: &'bound virtio::Device<Core<'_>>, _this: Pin<&Arc<Queues>>) {
+        let copied = vdev
+            .config()
+            .and_then(|config| config.write(COPY, config.read(NUMBER)?));
+
+        if let Err(err) = copied {
+            dev_err!(vdev, "the number is not copied: {:?}\n", err);
         }
-        // Its buffer was used.
-        if let Some(mut queue) = silent {
-            stopped.drain(&mut queue);
-        }
+    }
+
+    fn freeze<'bound>(vdev: &'bound virtio::Device<Core<'_>>, this: Pin<&Arc<Queues>>) -> Result {
+        // This is done after the restore.
+        this.work.schedule();
+        this.stop(vdev);
+        Ok(())
+    }
+
+    fn restore<'bound>(vdev: &'bound virtio::Device<Core<'_>>, this: Pin<&Arc<Queues>>) -> Result {
+        this.start(vdev)
     }
 }
 

@@ -3,8 +3,8 @@
 //! What the bus keeps of a bound device, beside the driver's data.
 
 use super::{
+    device_work::DeviceWork,
     queues::Queues,
-    recovery::Recovery,
     Device, //
 };
 use crate::{
@@ -21,7 +21,7 @@ use core::{
 /// is unbound.
 pub(super) struct Binding {
     queues: UnsafeCell<Option<KBox<Queues>>>,
-    pub(super) recovery: Option<Recovery>,
+    pub(super) work: Option<DeviceWork>,
 }
 
 impl Binding {
@@ -33,12 +33,12 @@ impl Binding {
     /// driver ends.
     pub(super) unsafe fn create(
         vdev: *mut bindings::virtio_device,
-        recovery: Option<Recovery>,
+        work: Option<DeviceWork>,
     ) -> Result {
         let binding = KBox::new(
             Self {
                 queues: UnsafeCell::new(None),
-                recovery,
+                work,
             },
             GFP_KERNEL,
         )?;

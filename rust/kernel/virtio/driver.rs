@@ -4,8 +4,8 @@
 
 use super::{
     binding::Binding,
+    device_work::DeviceWork,
     queues,
-    recovery::Recovery,
     Device,
     Feature, //
 };
@@ -205,11 +205,15 @@ pub trait Driver {
         let _ = (vdev, data);
     }
 
-    /// Recovers a device that needs a reset (`NEEDS_RESET` in its [`Status`](super::Status)), or
-    /// checks whether it does. Called after a request ([`Recovery`]), between
-    /// [`probe`](Self::probe) and [`unbind`](Self::unbind), but not while the transport resets the
-    /// device. The device may be suspended.
-    fn recover<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
+    /// Does what needs process context or the device's lock, and which any context has asked for
+    /// ([`DeviceWork`]): reads the configuration space after a change, or recovers a device that
+    /// needs a reset ([`Status`](super::Status)).
+    ///
+    /// Called between [`probe`](Self::probe) and [`unbind`](Self::unbind), but not from
+    /// [`freeze`](Self::freeze) or [`reset_prepare`](Self::reset_prepare) until
+    /// [`restore`](Self::restore) or [`reset_done`](Self::reset_done) has succeeded; what was asked
+    /// for meanwhile follows then.
+    fn work<'bound>(vdev: &'bound Device<Core<'_>>, data: Pin<&Self::Data<'bound>>) {
         let _ = (vdev, data);
     }
 
@@ -217,7 +221,7 @@ pub trait Driver {
     ///
     /// Runs in interrupt context with the device's configuration lock held, possibly at the same
     /// time as another callback: configuration space and status can be read only later, by
-    /// [`recover`](Self::recover).
+    /// [`work`](Self::work).
     ///
     /// # Examples
     ///
@@ -391,17 +395,17 @@ impl<T: Driver> Adapter<T> {
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
         from_result(|| {
-            let recovery = if T::HAS_RECOVER {
-                // SAFETY: `release()` ends it. If it gets the lock before, the device is bound.
-                Some(unsafe { Recovery::new(vdev, Self::recover_callback) }?)
+            let work = if T::HAS_WORK {
+                // SAFETY: `end_work()` ends it. If it gets the lock before, the device is bound.
+                Some(unsafe { DeviceWork::new(vdev, Self::work_callback) }?)
             } else {
                 None
             };
 
             // SAFETY: The device is about to be bound. `release()` removes the binding.
-            unsafe { Binding::create(raw, recovery) }?;
+            unsafe { Binding::create(raw, work) }?;
             dev.set_drvdata(T::probe(vdev)).inspect_err(|_| {
-                Self::end_recovery(vdev);
+                Self::end_work(vdev);
                 // SAFETY: There is no data of the driver.
                 unsafe { Self::release(vdev) };
             })?;
@@ -414,7 +418,7 @@ impl<T: Driver> Adapter<T> {
         let vdev = unsafe { Self::device(vdev) };
         let dev: &crate::device::Device<CoreInternal<'_>> = vdev.as_ref();
 
-        Self::end_recovery(vdev);
+        Self::end_work(vdev);
         // SAFETY: The bus calls this after a successful `probe_callback()`.
         T::unbind(vdev, unsafe { Self::data(vdev) });
 
@@ -429,9 +433,9 @@ impl<T: Driver> Adapter<T> {
         unsafe { Self::release(vdev) };
     }
 
-    fn end_recovery(vdev: &Device<CoreInternal<'_>>) {
-        if let Some(recovery) = &Binding::of(vdev).recovery {
-            recovery.end();
+    fn end_work(vdev: &Device<CoreInternal<'_>>) {
+        if let Some(work) = &Binding::of(vdev).work {
+            work.end();
         }
     }
 
@@ -467,17 +471,17 @@ impl<T: Driver> Adapter<T> {
         T::config_changed(vdev, unsafe { Self::data(vdev) });
     }
 
-    /// Calls the driver. Used by [`Recovery`].
+    /// Calls the driver. Used by [`DeviceWork`].
     ///
     /// # Safety
     ///
     /// The device is locked, and bound to `T`.
-    unsafe fn recover_callback(vdev: *mut bindings::virtio_device) {
+    unsafe fn work_callback(vdev: *mut bindings::virtio_device) {
         // SAFETY: By the safety requirements, as in a callback of the bus.
         let vdev = unsafe { Self::device(vdev) };
 
         // SAFETY: By the safety requirements.
-        T::recover(vdev, unsafe { Self::data(vdev) });
+        T::work(vdev, unsafe { Self::data(vdev) });
     }
 
     extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
@@ -519,6 +523,9 @@ impl<T: Driver> Adapter<T> {
             // SAFETY: The device is bound, and locked.
             f(vdev, unsafe { Self::data(vdev) })?;
             queues::delete(vdev);
+            if let Some(work) = &Binding::of(vdev).work {
+                work.suspend(vdev);
+            }
             Ok(0)
         })
     }
@@ -534,6 +541,9 @@ impl<T: Driver> Adapter<T> {
         from_result(|| {
             // SAFETY: The device is bound, and locked.
             f(vdev, unsafe { Self::data(vdev) }).inspect_err(|_| queues::delete(vdev))?;
+            if let Some(work) = &Binding::of(vdev).work {
+                work.resume(vdev);
+            }
             Ok(0)
         })
     }
