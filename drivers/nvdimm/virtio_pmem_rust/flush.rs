@@ -69,7 +69,7 @@ use kernel::{
     workqueue::{
         new_embedded_work,
         EmbeddedWork,
-        OrderedQueue, //
+        Queue, //
     }, //
 };
 pub(crate) use port::Request;
@@ -117,7 +117,7 @@ impl FlushPath {
                         }),
                         "FlushPath::work"
                     ),
-                    ordered: OrderedQueue::builder()
+                    ordered: Queue::new_ordered()
                         .mem_reclaim()
                         .build(c"virtio-pmem-flush")?,
                 })),

@@ -358,7 +358,7 @@ mod tests {
         fn spawn(self: &Arc<Self>, list: fn(&mut Lists) -> &mut WaitList) -> Result {
             let this = self.clone();
 
-            workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
+            workqueue::system_long().try_spawn(GFP_KERNEL, move || {
                 let result = WaitList::wait(|waiter| Ok(list(&mut this.lists.lock()).push(waiter)));
 
                 // There is room for it, so nothing is allocated under the lock.
@@ -383,7 +383,7 @@ mod tests {
         fn complete_later(self: &Arc<Self>, result: Result) -> Result {
             let this = self.clone();
 
-            workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
+            workqueue::system_long().try_spawn(GFP_KERNEL, move || {
                 this.until(|lists| !lists.first.is_empty());
                 core::mem::take(&mut this.lists.lock().first).complete_all(result);
             })?;

@@ -25,7 +25,8 @@ use crate::{
         new_embedded_work,
         EmbeddedWork,
         EmbeddedWorkItem,
-        OrderedQueue, //
+        OwnedQueue,
+        Queue, //
     }, //
 };
 
@@ -47,7 +48,7 @@ struct Inner {
     // Dropped before the queue that it runs on.
     #[pin]
     work: EmbeddedWork<Work>,
-    queue: OrderedQueue,
+    queue: OwnedQueue,
 }
 
 /// The device work of a driver: its callback [`Driver::work`], as long as it stays bound.
@@ -79,7 +80,7 @@ impl DeviceWork {
             try_pin_init!(Inner {
                 work <- new_embedded_work!(work, "DeviceWork::work"),
                 // Write-back may wait for a recovery.
-                queue: OrderedQueue::builder()
+                queue: Queue::new_ordered()
                     .mem_reclaim()
                     .build(c"virtio-device-work")?,
             }),

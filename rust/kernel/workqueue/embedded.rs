@@ -2,7 +2,7 @@
 
 //! Work items that are embedded in the state on which they work.
 
-use super::WorkQueue;
+use super::Queue;
 use crate::{
     prelude::*,
     sync::{
@@ -83,7 +83,7 @@ pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
 ///     workqueue::{
 ///         EmbeddedWork,
 ///         EmbeddedWorkItem,
-///         OrderedQueue, //
+///         Queue, //
 ///     }, //
 /// };
 ///
@@ -107,7 +107,7 @@ pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
 ///     })),
 ///     GFP_KERNEL,
 /// )?;
-/// let queue = OrderedQueue::builder().build(c"example")?;
+/// let queue = Queue::new_ordered().build(c"example")?;
 ///
 /// adder.numbers.lock().0 = 5;
 /// adder.enqueue(&queue);
@@ -181,8 +181,8 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
     ///
     /// Any context.
     #[inline]
-    pub fn enqueue(&self, queue: &impl WorkQueue) -> bool {
-        let queue = queue.as_raw();
+    pub fn enqueue(&self, queue: &Queue) -> bool {
+        let queue = queue.0.get();
 
         if !self.is_own(queue) {
             pr_warn!("driver bug: a work item is queued on a second queue\n");
@@ -240,7 +240,7 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
     /// May sleep. Must not be called by [`EmbeddedWorkItem::run`] itself.
     #[inline]
     pub fn cancel_sync(&self) -> bool {
-        // SAFETY: By the type invariant, the work item is initialised. Every `WorkQueue` waits for
+        // SAFETY: By the type invariant, the work item is initialised. An `OwnedQueue` waits for
         // its items before it is gone.
         unsafe { cancel_sync(self.work.get()) }
     }
@@ -317,7 +317,7 @@ fn assert_not_current(work: *mut bindings::work_struct) {
 #[kunit_tests(rust_embedded_work)]
 mod tests {
     use super::{
-        super::OrderedQueue,
+        super::OwnedQueue,
         *, //
     };
     use crate::{
@@ -365,7 +365,7 @@ mod tests {
     struct State {
         notes: Arc<Notes>,
         /// The queue on which the work item queues itself again, for ever.
-        again: Option<Arc<OrderedQueue>>,
+        again: Option<Arc<OwnedQueue>>,
     }
 
     impl EmbeddedWorkItem for State {
@@ -393,7 +393,7 @@ mod tests {
 
     fn embedded(
         notes: &Arc<Notes>,
-        again: Option<Arc<OrderedQueue>>,
+        again: Option<Arc<OwnedQueue>>,
     ) -> Result<Pin<KBox<EmbeddedWork<State>>>> {
         let state = State {
             notes: notes.clone(),
@@ -425,7 +425,7 @@ mod tests {
     }
 
     impl Blocker {
-        fn block(queue: &OrderedQueue) -> Result<Arc<Self>> {
+        fn block(queue: &Queue) -> Result<Arc<Self>> {
             let this = Arc::pin_init(
                 pin_init!(Self {
                     let_go <- Completion::new(),
@@ -442,7 +442,7 @@ mod tests {
     #[test]
     fn queueing_twice_runs_once() -> Result {
         let notes = Notes::new()?;
-        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let queue = Queue::new_ordered().build(c"kunit-embedded")?;
         let work = embedded(&notes, None)?;
         let blocker = Blocker::block(&queue)?;
 
@@ -465,12 +465,12 @@ mod tests {
     #[test]
     fn second_queue_is_refused() -> Result {
         let notes = Notes::new()?;
-        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let queue = Queue::new_ordered().build(c"kunit-embedded")?;
         let work = embedded(&notes, None)?;
 
         work.enqueue(&queue);
         notes.first.wait_for_completion();
-        assert!(!work.enqueue(crate::workqueue::system_unbound()));
+        assert!(!work.enqueue(crate::workqueue::system_long()));
         drop(work);
 
         assert_eq!(notes.started.load(Relaxed), 1);
@@ -481,7 +481,7 @@ mod tests {
     #[test]
     fn queueing_while_running_runs_again() -> Result {
         let notes = Notes::new()?;
-        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let queue = Queue::new_ordered().build(c"kunit-embedded")?;
         let work = embedded(&notes, None)?;
 
         work.enqueue(&queue);
@@ -496,7 +496,7 @@ mod tests {
     #[test]
     fn dropping_cancels() -> Result {
         let notes = Notes::new()?;
-        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let queue = Queue::new_ordered().build(c"kunit-embedded")?;
         let work = embedded(&notes, None)?;
         let blocker = Blocker::block(&queue)?;
 
@@ -513,7 +513,7 @@ mod tests {
     #[test]
     fn dropping_waits_for_a_run() -> Result {
         let notes = Notes::new()?;
-        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let queue = Queue::new_ordered().build(c"kunit-embedded")?;
         let work = embedded(&notes, None)?;
 
         work.enqueue(&queue);
@@ -529,10 +529,7 @@ mod tests {
     #[test]
     fn dropping_stops_what_queues_itself() -> Result {
         let notes = Notes::new()?;
-        let queue = Arc::new(
-            OrderedQueue::builder().build(c"kunit-embedded")?,
-            GFP_KERNEL,
-        )?;
+        let queue = Arc::new(Queue::new_ordered().build(c"kunit-embedded")?, GFP_KERNEL)?;
         let work = embedded(&notes, Some(queue.clone()))?;
 
         work.enqueue(&*queue);
@@ -553,7 +550,7 @@ mod tests {
     #[test]
     fn cancelling_returns_whether_it_was_queued() -> Result {
         let notes = Notes::new()?;
-        let queue = OrderedQueue::builder().build(c"kunit-embedded")?;
+        let queue = Queue::new_ordered().build(c"kunit-embedded")?;
         let work = embedded(&notes, None)?;
         let blocker = Blocker::block(&queue)?;
 

@@ -34,7 +34,7 @@ use kernel::{
     workqueue::{
         EmbeddedWork,
         EmbeddedWorkItem,
-        OrderedQueue, //
+        OwnedQueue, //
     }, //
 };
 
@@ -151,7 +151,7 @@ pub(super) struct Timed {
     // Dropped before the queue that it runs on.
     #[pin]
     pub(super) shared: EmbeddedWork<Shared>,
-    pub(super) ordered: OrderedQueue,
+    pub(super) ordered: OwnedQueue,
 }
 
 /// Runs `f` under the lock, and then does without the lock what follows from the new state. Any
