@@ -2,21 +2,29 @@
 
 //! Work items that are embedded in the state on which they work.
 
-use super::Queue;
+use super::{
+    HasWork,
+    Queue,
+    RawWorkItem,
+    Work,
+    WorkItem,
+    WorkItemPointer, //
+};
 use crate::{
+    new_spinlock_irq,
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        LockClassKey, //
-    },
-    types::Opaque, //
+        LockClassKey,
+        SpinLockIrq, //
+    }, //
 };
 use core::{
+    convert::Infallible,
     ops::Deref,
-    ptr, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 /// Creates an initialiser for an [`EmbeddedWork`], with a lock class of its own.
@@ -45,11 +53,11 @@ pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
 
 /// State together with the work item that works on it.
 ///
-/// A [`Work`](super::Work) is queued with a reference-counted pointer, which keeps its owner alive
-/// until it has run. An `EmbeddedWork` is queued through a plain reference and keeps nothing alive.
-/// It is therefore cancelled when it is dropped: **before** any field of `T` is dropped, the work
-/// item is taken off its queue, and if it runs, the drop waits for it. So
-/// [`EmbeddedWorkItem::run`] always finds its state whole.
+/// A [`Work`] is queued with a reference-counted pointer, which keeps its owner alive until it has
+/// run. An `EmbeddedWork` is queued through a plain reference and keeps nothing alive. It is
+/// therefore cancelled when it is dropped: **before** any field of `T` is dropped, the work item is
+/// taken off its queue, and if it runs, the drop waits for it. So [`EmbeddedWorkItem::run`] always
+/// finds its state whole.
 ///
 /// It can be the content of an [`Arc`](crate::sync::Arc) or a pinned field of a larger structure.
 /// It must not be placed on a stack.
@@ -67,9 +75,8 @@ pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
 ///
 /// # Invariants
 ///
-/// - `work` is an initialised `struct work_struct`, its function is `run_work::<T>`, and it is only
-///   queued while `self` is pinned and has not been dropped.
-/// - `work` is only queued on `queue`, which does not change once it is not null.
+/// - The work item is only queued while `self` is pinned and has not been dropped.
+/// - It is queued or running on one queue at most, the one with the address in `queue`.
 ///
 /// # Examples
 ///
@@ -118,53 +125,30 @@ pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
 #[pin_data(PinnedDrop)]
 pub struct EmbeddedWork<T: EmbeddedWorkItem> {
     #[pin]
-    work: Opaque<bindings::work_struct>,
-    // Only compared.
-    queue: Atomic<*mut bindings::workqueue_struct>,
+    work: Work<Self>,
+    #[pin]
+    queue: SpinLockIrq<usize>,
     #[pin]
     inner: T,
 }
 
-// SAFETY: A work item may be queued, cancelled and run by any task, and `T` is `Send`.
-unsafe impl<T: EmbeddedWorkItem> Send for EmbeddedWork<T> {}
-
-// SAFETY: Operations on a work item are thread-safe, and `T` is `Sync`.
-unsafe impl<T: EmbeddedWorkItem> Sync for EmbeddedWork<T> {}
+crate::impl_has_work! {
+    impl{T: EmbeddedWorkItem} HasWork<Self> for EmbeddedWork<T> { self.work }
+}
 
 impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
     /// Creates an initialiser. See [`new_embedded_work!`] for a shorter way.
-    pub fn new<E>(
+    pub fn new<E: From<Infallible>>(
         inner: impl PinInit<T, E>,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self, E> {
-        // INVARIANT: `work` is initialised with `run_work::<T>` and not queued, so `queue` is null.
+        // INVARIANT: The work item is not queued.
         try_pin_init!(Self {
-            work <- Opaque::try_ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writing, `name` and `key` live for ever, and
-                // `run_work` can be called whenever the work item is queued, which only happens
-                // through `Self::enqueue`.
-                unsafe {
-                    bindings::init_work_with_key(
-                        slot,
-                        Some(run_work::<T>),
-                        false,
-                        name.as_char_ptr(),
-                        key.as_ptr(),
-                    )
-                };
-                Ok::<(), E>(())
-            }),
-            queue: Atomic::new(ptr::null_mut()),
+            work <- Work::new(name, key),
+            queue <- new_spinlock_irq!(0, "EmbeddedWork::queue"),
             inner <- inner,
         }? E)
-    }
-
-    /// Returns the state, pinned. A plain reference dereferences to it.
-    #[inline]
-    pub fn inner(self: Pin<&Self>) -> Pin<&T> {
-        // SAFETY: `inner` is structurally pinned.
-        unsafe { self.map_unchecked(|this| &this.inner) }
     }
 
     /// Queues the work item, and returns whether it was not queued already.
@@ -173,48 +157,40 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
     /// queued to run again. In both cases all that the caller did before is visible to the next
     /// [`EmbeddedWorkItem::run`].
     ///
-    /// It must always be the same queue: two queues would run the work item at the same time, and
-    /// [`flush`](Self::flush) would wait for one of these runs. Another queue than the first is
-    /// refused with a warning.
+    /// It must be the same queue until the work item has run or was cancelled: two queues would run
+    /// it at the same time, and [`flush`](Self::flush) would wait for one of these runs. A second
+    /// queue is refused with a warning.
     ///
     /// # Context
     ///
-    /// Any context.
+    /// Any context but NMI; with `PREEMPT_RT` no hard interrupt.
+    #[doc(alias = "queue_work")]
     #[inline]
     pub fn enqueue(&self, queue: &Queue) -> bool {
-        let queue = queue.0.get();
+        let address = ptr::from_ref(queue).addr();
+        let mut own = self.queue.lock();
 
-        if !self.is_own(queue) {
+        if *own != address && self.is_busy() {
+            drop(own);
             pr_warn!("driver bug: a work item is queued on a second queue\n");
             return false;
         }
 
-        // INVARIANT: Checked above.
-        // SAFETY: `queue` is valid while it is borrowed, and its destructor waits for what is
-        // queued. By the type invariant, the work item is initialised. It stays valid until it is
-        // off the queue and no longer runs, because `Self` is only ever created pinned and its
-        // destructor waits for that.
-        unsafe {
-            bindings::queue_work_on(
-                bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
-                queue,
-                self.work.get(),
-            )
-        }
+        // INVARIANT: Checked above; the lock excludes other queues until it is queued.
+        *own = address;
+        queue.enqueue(Embedded(NonNull::from(self)))
     }
 
-    /// Returns whether `queue` is the first on which the work item is queued. Any context.
-    #[inline]
-    fn is_own(&self, queue: *mut bindings::workqueue_struct) -> bool {
-        let mut own = self.queue.load(Relaxed);
+    fn as_raw(&self) -> *mut bindings::work_struct {
+        // SAFETY: `work` is valid.
+        unsafe { Work::raw_get(&raw const self.work) }
+    }
 
-        if own.is_null() {
-            own = match self.queue.cmpxchg(own, queue, Relaxed) {
-                Ok(_) => queue,
-                Err(first) => first,
-            };
-        }
-        own == queue
+    /// Returns whether the work item is queued or running. The caller keeps it from being queued.
+    fn is_busy(&self) -> bool {
+        // SAFETY: The work item is initialised. The result is reliable while it is not being
+        // queued, because by the type invariant there is no run on another queue.
+        unsafe { bindings::work_busy(self.as_raw()) != 0 }
     }
 
     /// Waits until the work item has run, if it is queued or running.
@@ -224,10 +200,12 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
     /// # Context
     ///
     /// May sleep. Must not be called by [`EmbeddedWorkItem::run`] itself.
-    #[inline]
+    #[doc(alias = "flush_work")]
     pub fn flush(&self) {
-        // SAFETY: By the type invariant, the work item is initialised.
-        unsafe { flush(self.work.get()) };
+        self.assert_not_current();
+
+        // SAFETY: The work item is initialised, and stays valid during the call.
+        unsafe { bindings::flush_work(self.as_raw()) };
     }
 
     /// Takes the work item off its queue, and if it runs, waits for it.
@@ -238,11 +216,19 @@ impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
     /// # Context
     ///
     /// May sleep. Must not be called by [`EmbeddedWorkItem::run`] itself.
-    #[inline]
+    #[doc(alias = "cancel_work_sync")]
     pub fn cancel_sync(&self) -> bool {
-        // SAFETY: By the type invariant, the work item is initialised. An `OwnedQueue` waits for
-        // its items before it is gone.
-        unsafe { cancel_sync(self.work.get()) }
+        self.assert_not_current();
+
+        // SAFETY: The work item is initialised, and stays valid during the call. An `OwnedQueue`
+        // waits for its items before it is gone, and other queues stay.
+        unsafe { bindings::cancel_work_sync(self.as_raw()) }
+    }
+
+    /// Panics, instead of a deadlock, if a work item waits for itself.
+    fn assert_not_current(&self) {
+        // SAFETY: This function can always be called.
+        debug_assert!(unsafe { bindings::current_work() } != self.as_raw());
     }
 }
 
@@ -264,64 +250,62 @@ impl<T: EmbeddedWorkItem> PinnedDrop for EmbeddedWork<T> {
     }
 }
 
-/// The function of the work item of an [`EmbeddedWork<T>`].
+/// The pointer by which the work item of an [`EmbeddedWork`] is queued and run.
 ///
-/// # Safety
+/// It is known in this module only: [`WorkItem::Pointer`] has no lifetime, so a work function that
+/// got one could keep it.
 ///
-/// `work` must be the work item of a valid, pinned `EmbeddedWork<T>` that stays valid during the
-/// call.
-unsafe extern "C" fn run_work<T: EmbeddedWorkItem>(work: *mut bindings::work_struct) {
-    let work = Opaque::cast_from(work);
+/// # Invariants
+///
+/// The `EmbeddedWork` is pinned, and valid until it has been queued or run.
+pub struct Embedded<T: EmbeddedWorkItem>(NonNull<EmbeddedWork<T>>);
 
-    // SAFETY: By the safety requirements of this function, `work` is the field of an
-    // `EmbeddedWork<T>`.
-    let this = unsafe { crate::container_of!(work, EmbeddedWork<T>, work) };
+// SAFETY: An `EmbeddedWork` may be queued and run by any task.
+unsafe impl<T: EmbeddedWorkItem> Send for Embedded<T> {}
 
-    // SAFETY: By the safety requirements of this function, `this` is valid during the call, and
-    // pinned.
-    let this = unsafe { Pin::new_unchecked(&*this) };
+// SAFETY: The work item is that of an `EmbeddedWork`, whose destructor cancels it and waits for it.
+unsafe impl<T: EmbeddedWorkItem> RawWorkItem<0> for Embedded<T> {
+    type EnqueueOutput = bool;
 
-    T::run(this);
+    unsafe fn __enqueue<F>(self, queue_work_on: F) -> bool
+    where
+        F: FnOnce(*mut bindings::work_struct) -> bool,
+    {
+        // SAFETY: By the type invariant the `EmbeddedWork` is valid.
+        queue_work_on(unsafe { self.0.as_ref() }.as_raw())
+    }
 }
 
-/// Waits for a work item.
-///
-/// # Safety
-///
-/// `work` must be an initialised work item that stays valid during the call.
-unsafe fn flush(work: *mut bindings::work_struct) {
-    assert_not_current(work);
+// SAFETY: `Work::new()` gives `run` to the work item that `__enqueue` uses.
+unsafe impl<T: EmbeddedWorkItem> WorkItemPointer<0> for Embedded<T> {
+    unsafe extern "C" fn run(work: *mut bindings::work_struct) {
+        // SAFETY: `work` is from `__enqueue`, and thus the field of an `EmbeddedWork<T>`.
+        let this = unsafe { EmbeddedWork::<T>::work_container_of(work.cast()) };
 
-    // SAFETY: By the safety requirements of this function.
-    unsafe { bindings::flush_work(work) };
+        // INVARIANT: The destructor waits for this function.
+        // SAFETY: A pointer to a structure around a valid field is not null.
+        EmbeddedWork::run(Self(unsafe { NonNull::new_unchecked(this) }));
+    }
 }
 
-/// Cancels a work item.
-///
-/// # Safety
-///
-/// As for [`flush`]. If `work` is on a queue that is being destroyed, destroying must wait for it.
-unsafe fn cancel_sync(work: *mut bindings::work_struct) -> bool {
-    assert_not_current(work);
+impl<T: EmbeddedWorkItem> WorkItem for EmbeddedWork<T> {
+    type Pointer = Embedded<T>;
 
-    // SAFETY: By the safety requirements of this function.
-    unsafe { bindings::cancel_work_sync(work) }
-}
-
-/// Panics, instead of a deadlock, if a work item waits for itself.
-fn assert_not_current(work: *mut bindings::work_struct) {
-    // SAFETY: This function can always be called.
-    debug_assert!(unsafe { bindings::current_work() } != work);
+    fn run(this: Embedded<T>) {
+        // SAFETY: By the type invariant it is valid, and pinned.
+        T::run(unsafe { Pin::new_unchecked(this.0.as_ref()) });
+    }
 }
 
 #[kunit_tests(rust_embedded_work)]
 mod tests {
-    use super::{
-        super::OwnedQueue,
-        *, //
-    };
+    use super::*;
     use crate::{
         sync::{
+            atomic::{
+                Atomic,
+                Relaxed, //
+            },
             Arc,
             Completion, //
         },
@@ -330,8 +314,8 @@ mod tests {
             Delta, //
         },
         workqueue::{
-            Work,
-            WorkItem, //
+            system_long,
+            OwnedQueue, //
         }, //
     };
 
@@ -380,7 +364,7 @@ mod tests {
                 .fetch_add(notes.dropped.load(Relaxed), Relaxed);
             notes.finished.fetch_add(1, Relaxed);
             if let Some(queue) = &this.again {
-                this.enqueue(&**queue);
+                this.enqueue(queue);
             }
         }
     }
@@ -467,14 +451,36 @@ mod tests {
         let notes = Notes::new()?;
         let queue = Queue::new_ordered().build(c"kunit-embedded")?;
         let work = embedded(&notes, None)?;
+        let blocker = Blocker::block(&queue)?;
 
         work.enqueue(&queue);
-        notes.first.wait_for_completion();
-        assert!(!work.enqueue(crate::workqueue::system_long()));
-        drop(work);
+        let second = work.enqueue(system_long());
+        blocker.let_go.complete_all();
+        work.flush();
 
+        assert!(!second);
         assert_eq!(notes.started.load(Relaxed), 1);
-        assert_eq!(notes.dangling.load(Relaxed), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn queued_again_elsewhere() -> Result {
+        let notes = Notes::new()?;
+        let work = embedded(&notes, None)?;
+        let queue = Queue::new_ordered().build(c"kunit-embedded")?;
+
+        assert!(work.enqueue(&queue));
+        drop(queue);
+        // On a queue that was cancelled.
+        let queue = Queue::new_ordered().build(c"kunit-embedded-2")?;
+        let blocker = Blocker::block(&queue)?;
+        assert!(work.enqueue(&queue));
+        assert!(work.cancel_sync());
+        blocker.let_go.complete_all();
+
+        assert!(work.enqueue(system_long()));
+        work.flush();
+        assert_eq!(notes.finished.load(Relaxed), 2);
         Ok(())
     }
 
@@ -532,7 +538,7 @@ mod tests {
         let queue = Arc::new(Queue::new_ordered().build(c"kunit-embedded")?, GFP_KERNEL)?;
         let work = embedded(&notes, Some(queue.clone()))?;
 
-        work.enqueue(&*queue);
+        work.enqueue(&queue);
         for _ in 0..3 {
             notes.first.wait_for_completion();
         }
