@@ -111,6 +111,7 @@ use core::{
 ///
 /// A [`Device`] instance represents a valid `struct virtio_device` created by the C portion of the
 /// kernel.
+#[doc(alias = "virtio_device")]
 #[repr(transparent)]
 pub struct Device<Ctx: device::DeviceContext = device::Normal>(
     Opaque<bindings::virtio_device>,
@@ -120,6 +121,7 @@ pub struct Device<Ctx: device::DeviceContext = device::Normal>(
 /// A range of guest physical memory that the device shares with the driver.
 ///
 /// Found by [`Device::shm_region`]; virtio specification, "Shared Memory Regions".
+#[doc(alias = "virtio_shm_region")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShmRegion {
     /// Guest physical address of the first byte.
@@ -140,7 +142,12 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { &*(*self.as_raw()).config }
     }
 
-    /// Returns the virtio device ID, e.g. `VIRTIO_ID_PMEM`. Any context.
+    /// Returns the virtio device ID, e.g. `VIRTIO_ID_PMEM`.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[inline]
     pub fn device_id(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid; `id` is constant once registered.
         unsafe { (*self.as_raw()).id.device }
@@ -154,7 +161,13 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
 }
 
 impl Device<Bound> {
-    /// Returns the device's status. May sleep.
+    /// Returns the device's status.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    #[doc(alias = "get_status")]
+    #[inline]
     pub fn status(&self) -> Status {
         let get = self.ops().get_status;
 
@@ -162,18 +175,26 @@ impl Device<Bound> {
         Status::from_bits(get.map_or(0, |get| unsafe { get(self.as_raw()) }))
     }
 
-    /// Returns access to the device's configuration space. Any context.
+    /// Returns access to the device's configuration space.
     ///
     /// # Errors
     ///
     /// [`EINVAL`] if the transport has no access to it.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[inline]
     pub fn config(&self) -> Result<Config<'_>> {
         Config::new(self)
     }
 
     /// Returns the shared memory region `id`, if the device has it.
     ///
+    /// # Context
+    ///
     /// May sleep.
+    #[doc(alias = "virtio_get_shm_region")]
     pub fn shm_region(&self, id: u8) -> Option<ShmRegion> {
         let mut region = MaybeUninit::<bindings::virtio_shm_region>::zeroed();
 
@@ -194,16 +215,26 @@ impl Device<Bound> {
 }
 
 impl Device<Core<'_>> {
-    /// Returns whether `feature` was negotiated. Any context.
+    /// Returns whether `feature` was negotiated.
     ///
     /// Unlike C's `virtio_has_feature()`, it may be called for a feature that the driver did not
     /// list, and returns `false`.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias = "virtio_has_feature")]
+    #[inline]
     pub fn has_feature(&self, feature: Feature) -> bool {
         self.test_feature(feature)
     }
 
-    /// Returns the driver's [device work](Driver::work), if it has that callback. Any context.
+    /// Returns the driver's [device work](Driver::work), if it has that callback.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[inline]
     pub fn work(&self) -> Option<DeviceWork> {
         Binding::of(self).work.clone()
     }
@@ -212,7 +243,12 @@ impl Device<Core<'_>> {
     ///
     /// Needed in [`Driver::probe`], [`Driver::restore`] and [`Driver::reset_done`] only if the
     /// queues are used before the callback returns; the core does it otherwise. A second call does
-    /// nothing. May sleep.
+    /// nothing.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    #[doc(alias = "virtio_device_ready")]
     pub fn ready(&self) {
         if !self.status().contains(StatusBit::DriverOk) {
             // SAFETY: By the type invariant the device is valid.
@@ -220,12 +256,17 @@ impl Device<Core<'_>> {
         }
     }
 
-    /// Resets the device and waits until it has acknowledged. May sleep.
+    /// Resets the device and waits until it has acknowledged.
     ///
     /// The queues, if there are any, are useless afterwards; [`stop_queues`](Self::stop_queues)
     /// resets a device with queues. A reset need not stop a request in flight: some hosts answer it
     /// later.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
     #[doc(alias = "virtio_reset_device")]
+    #[inline]
     pub fn reset(&self) {
         // SAFETY: By the type invariant the device is valid. The core context excludes other
         // callbacks of the bus, so the reset is not concurrent with probe or remove.
@@ -236,12 +277,17 @@ impl Device<Core<'_>> {
     /// queues and calls [`ready`](Self::ready).
     ///
     /// For a driver that recovers a device that [needs a reset](StatusBit::NeedsReset); before
-    /// [`Driver::restore`] and [`Driver::reset_done`] the core does this itself. May sleep.
+    /// [`Driver::restore`] and [`Driver::reset_done`] the core does this itself.
     ///
     /// # Errors
     ///
     /// What the transport returns, or [`ENODEV`] if the device does not accept the features any
     /// more; the device is then marked as failed.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    #[doc(alias = "finalize_features")]
     pub fn renegotiate(&self) -> Result {
         self.try_renegotiate()
             .inspect_err(|_| self.add_status(StatusBit::Failed))
@@ -251,7 +297,13 @@ impl Device<Core<'_>> {
     /// [`Driver::restore`] and [`Driver::reset_done`], or by [`renegotiate`](Self::renegotiate).
     ///
     /// For a feature that the driver can do without. To be called when there are no queues, because
-    /// a ring has the features that it was made with. May sleep.
+    /// a ring has the features that it was made with.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias = "virtio_clear_bit")]
+    #[inline]
     pub fn decline_feature(&self, feature: Feature) {
         // SAFETY: By the type invariant the device is valid; `Feature` is within the array. The
         // core context excludes other writers.

@@ -13,6 +13,8 @@ use core::ffi::c_void;
 /// [`KBox::leak`] it marks the leak as intended, so that kmemleak does not report it
 /// (`kmemleak_ignore()`). kmemleak still reports memory that only the content points to.
 ///
+/// # Context
+///
 /// Any context.
 ///
 /// # Examples
@@ -23,6 +25,7 @@ use core::ffi::c_void;
 /// kmemleak::leak(KBox::new(42, GFP_KERNEL)?);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "kmemleak_ignore")]
 pub fn leak<T>(boxed: KBox<T>) {
     const { assert!(size_of::<T>() != 0, "there is no memory to leak") };
 
@@ -35,7 +38,11 @@ pub fn leak<T>(boxed: KBox<T>) {
 /// Keeps kmemleak from reporting the box when nothing refers to it any more
 /// (`kmemleak_not_leak()`).
 ///
-/// For a box that may be leaked later, when its owner has no access to it. Any context.
+/// For a box that may be leaked later, when its owner has no access to it.
+///
+/// # Context
+///
+/// Any context.
 ///
 /// # Examples
 ///
@@ -47,6 +54,7 @@ pub fn leak<T>(boxed: KBox<T>) {
 /// kmemleak::not_leak(&request);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "kmemleak_not_leak")]
 pub fn not_leak<T>(boxed: &KBox<T>) {
     const { assert!(size_of::<T>() != 0, "there is no memory to leak") };
 

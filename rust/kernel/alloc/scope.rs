@@ -35,6 +35,7 @@ use crate::bindings;
 /// assert_eq!(*number, 42);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias("memalloc_noio_save", "memalloc_noio_restore"))]
 #[inline]
 pub fn with_noio<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: Can be called in any context; changes the flags of the current task only.

@@ -34,6 +34,10 @@ pub use list::BioList;
 /// dropped instead is completed with an I/O error, because its submitter would sleep for ever, and
 /// a warning is printed once.
 ///
+/// # Context
+///
+/// All methods can be called in any context.
+///
 /// # Invariants
 ///
 /// - `self.0` points at a valid, initialised `struct bio` that has not been completed.
@@ -55,6 +59,7 @@ pub use list::BioList;
 ///     bio.complete(flushed);
 /// }
 /// ```
+#[doc(alias = "bio")]
 pub struct Bio(NonNull<bindings::bio>);
 
 // SAFETY: A bio may be completed by any task and on any CPU.
@@ -67,7 +72,11 @@ unsafe impl Sync for Bio {}
 impl Bio {
     /// Takes over a bio.
     ///
-    /// For the abstraction of a subsystem, from which Rust drivers get their bios. Any context.
+    /// For the abstraction of a subsystem, from which Rust drivers get their bios.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     ///
     /// # Safety
     ///
@@ -84,8 +93,11 @@ impl Bio {
 
     /// Gives the bio away without completing it.
     ///
-    /// The bio has still to be completed; [`Bio::from_raw`] makes the pointer a [`Bio`] again. Any
-    /// context.
+    /// The bio has still to be completed; [`Bio::from_raw`] makes the pointer a [`Bio`] again.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[inline]
     pub fn into_raw(self) -> NonNull<bindings::bio> {
         ManuallyDrop::new(self).0
@@ -112,6 +124,7 @@ impl Bio {
     /// Returns whether the bio carries data, as reads and writes do.
     ///
     /// A pure flush, a discard and a write of zeroes carry none.
+    #[doc(alias = "bio_has_data")]
     #[inline]
     pub fn has_data(&self) -> bool {
         // SAFETY: By the type invariant, `self.0` is a valid bio.
@@ -120,6 +133,7 @@ impl Bio {
 
     /// Returns whether the bio's own data must be durable before the bio is completed
     /// (`REQ_FUA`).
+    #[doc(alias = "REQ_FUA")]
     #[inline]
     pub fn is_fua(&self) -> bool {
         self.has_flag(bindings::req_flag_bits___REQ_FUA)
@@ -127,6 +141,7 @@ impl Bio {
 
     /// Returns whether everything that was completed before must be durable before the bio is
     /// executed (`REQ_PREFLUSH`).
+    #[doc(alias = "REQ_PREFLUSH")]
     #[inline]
     pub fn is_preflush(&self) -> bool {
         self.has_flag(bindings::req_flag_bits___REQ_PREFLUSH)
@@ -151,6 +166,7 @@ impl Bio {
     ///
     /// Any context. See the [module's documentation](self#context) for what the submitter's
     /// handler may do.
+    #[doc(alias = "bio_endio")]
     #[inline]
     pub fn complete(self, result: Result) {
         ManuallyDrop::new(self).end(result);

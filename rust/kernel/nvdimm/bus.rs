@@ -92,6 +92,7 @@ pub struct BusDesc {
 ///     Ok(bus)
 /// }
 /// ```
+#[doc(alias = "nvdimm_bus")]
 #[must_use = "a bus that is dropped is unregistered"]
 pub struct Bus<P: RegionProvider> {
     bus: NonNull<bindings::nvdimm_bus>,
@@ -118,6 +119,7 @@ impl<P: RegionProvider> Bus<P> {
     /// # Context
     ///
     /// May sleep.
+    #[doc(alias = "nvdimm_bus_register")]
     pub fn register(parent: &device::Device<device::Bound>, desc: BusDesc) -> Result<Self> {
         let desc = KBox::pin(
             Opaque::new(bindings::nvdimm_bus_descriptor {
@@ -168,6 +170,7 @@ impl<P: RegionProvider> Bus<P> {
     /// # Context
     ///
     /// May sleep.
+    #[doc(alias = "nvdimm_pmem_region_create")]
     pub fn create_pmem_region(&mut self, desc: &RegionDesc, provider: Arc<P>) -> Result {
         self.create_region(desc, provider)?;
         Ok(())
@@ -225,6 +228,7 @@ impl<P: RegionProvider> Bus<P> {
     ///
     /// May sleep, for as long as the write-back of dirty data takes. Must not be called by a
     /// provider's own method.
+    #[doc(alias = "nvdimm_bus_unregister")]
     pub fn unregister(self) {
         drop(self);
     }

@@ -20,7 +20,9 @@ use core::{
 /// It orders the stores of the current CPU only. So a provider calls it in the context in which
 /// [`RegionProvider`] is called, before another CPU or the device can find the request.
 ///
-/// Can be called in any context.
+/// # Context
+///
+/// Any context.
 #[inline]
 pub fn pmem_wmb() {
     // SAFETY: A barrier can be issued anywhere.
@@ -169,7 +171,12 @@ impl<'a> BioOffer<'a> {
 
     /// Takes the bio: the provider owns it now, and completes it when the stores are durable.
     ///
-    /// The bio may be completed before this function returns. Any context.
+    /// The bio may be completed before this function returns.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias = "NVDIMM_FLUSH_ASYNC")]
     #[inline]
     pub fn take(self, keep: impl FnOnce(Bio)) -> BioOutcome<'a> {
         keep(ManuallyDrop::into_inner(self.bio));
@@ -180,7 +187,11 @@ impl<'a> BioOffer<'a> {
         }
     }
 
-    /// Leaves the bio to its submitter: the stores are durable. Any context.
+    /// Leaves the bio to its submitter: the stores are durable.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[inline]
     pub fn done(self) -> BioOutcome<'a> {
         BioOutcome {
@@ -189,9 +200,13 @@ impl<'a> BioOffer<'a> {
         }
     }
 
-    /// Leaves the bio to its submitter: the stores could not be made durable. Any context.
+    /// Leaves the bio to its submitter: the stores could not be made durable.
     ///
     /// libnvdimm keeps [`ENOMEM`] and makes [`EIO`] of every other error.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[inline]
     pub fn reject(self, error: Error) -> BioOutcome<'a> {
         BioOutcome {

@@ -61,6 +61,7 @@ impl_flags!(
 /// assert_eq!(RegionDesc::new(0x1_0000_0000, u64::MAX).err(), Some(EINVAL));
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "nd_region_desc")]
 #[derive(Debug, Clone)]
 pub struct RegionDesc {
     pub(super) start: PhysAddr,
@@ -77,11 +78,14 @@ impl RegionDesc {
     /// node near to the memory, and the node that the memory would form by itself. They are the
     /// same unless firmware describes two.
     ///
-    /// Any context.
-    ///
     /// # Errors
     ///
     /// [`EINVAL`] if there is no memory in the region, or its end is not an address.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias("memory_add_physaddr_to_nid", "phys_to_target_node"))]
     pub fn new(start: PhysAddr, size: ResourceSize) -> Result<Self> {
         let end = size
             .checked_sub(1)
@@ -107,19 +111,14 @@ impl RegionDesc {
     }
 
     /// Sets the region's properties.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[inline]
     pub fn flags(mut self, flags: impl Into<RegionFlags>) -> Self {
         self.flags = flags.into();
         self
-    }
-
-    /// Returns the NUMA node that is near to the memory, or a negative number if there is none.
-    pub fn numa_node(&self) -> c_int {
-        self.numa_node
-    }
-
-    /// Returns the NUMA node that the memory forms if it is used as system memory.
-    pub fn target_node(&self) -> c_int {
-        self.target_node
     }
 }
 

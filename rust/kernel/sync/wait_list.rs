@@ -187,6 +187,7 @@ impl WaitList {
     ///     Err(EAGAIN)
     /// });
     /// ```
+    #[doc(alias = "wait_for_completion")]
     pub fn wait<F>(join: F) -> Result
     where
         F: for<'w> FnOnce(Waiter<'w>) -> Result<Joined<'w>>,
@@ -221,7 +222,11 @@ impl WaitList {
         unsafe { *node.result.get() }
     }
 
-    /// Puts a caller at the end of the list. Can be called in any context.
+    /// Puts a caller at the end of the list.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[inline]
     pub fn push<'w>(&mut self, waiter: Waiter<'w>) -> Joined<'w> {
         let node = waiter.node;
@@ -242,7 +247,11 @@ impl WaitList {
 
     /// Moves all callers of `other` behind those of this list, in their order.
     ///
-    /// Takes constant time, however long the lists are. Can be called in any context.
+    /// Takes constant time, however long the lists are.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[inline]
     pub fn append(&mut self, other: &mut WaitList) {
         // INVARIANT: The nodes of `other` change their owner, `other` is empty afterwards.
@@ -254,7 +263,10 @@ impl WaitList {
 
     /// Wakes up all callers with the same result, in the order in which they joined.
     ///
-    /// Can be called in any context, also under a lock; but the callers may take the lock next.
+    /// # Context
+    ///
+    /// Any context, also under a lock; but the callers may take the lock next.
+    #[doc(alias = "complete")]
     pub fn complete_all(&mut self, result: Result) {
         let mut next = self.ends.take().map(|ends| ends.head);
         self.len = 0;

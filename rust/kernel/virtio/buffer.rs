@@ -47,7 +47,12 @@ impl Segments {
         }
     }
 
-    /// Appends a segment; an empty one is left out. Any context.
+    /// Appends a segment; an empty one is left out.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias = "sg_init_one")]
     pub fn push(&mut self, memory: NonNull<[u8]>) {
         if memory.is_empty() {
             return;
@@ -180,6 +185,7 @@ const _: () = assert!(
 
 impl<T> DmaFromDevice<T> {
     /// Wraps `value`.
+    #[inline]
     pub const fn new(value: T) -> Self {
         Self(value)
     }
@@ -194,11 +200,13 @@ macro_rules! little_endian {
 
         impl $name {
             /// Converts from CPU byte order.
+            #[inline]
             pub const fn new(value: $ty) -> Self {
                 Self(value.to_le())
             }
 
             /// Returns the value in CPU byte order.
+            #[inline]
             pub const fn get(self) -> $ty {
                 <$ty>::from_le(self.0)
             }
@@ -255,6 +263,7 @@ pub struct Command<O, I> {
 
 impl<O, I> Command<O, I> {
     /// Makes a command with `request` and, until the device answers, `response`.
+    #[inline]
     pub const fn new(request: O, response: I) -> Self {
         Self {
             request,
@@ -263,12 +272,14 @@ impl<O, I> Command<O, I> {
     }
 
     /// Returns the request, to be changed before the command is added.
+    #[inline]
     pub fn request_mut(&mut self) -> &mut O {
         &mut self.request
     }
 
     /// Returns the response. The queue's used length is how much of it the device reports as
     /// written.
+    #[inline]
     pub fn response(&self) -> I
     where
         I: Copy,
@@ -281,6 +292,7 @@ impl<O, I> Command<O, I> {
     }
 
     /// Sets the response in advance, e.g. to a value that the device never sends.
+    #[inline]
     pub fn set_response(&mut self, response: I) {
         self.response.0 = response;
     }
@@ -346,7 +358,11 @@ fn bytes_of<T>(vec: &mut KVec<T>) -> NonNull<[u8]> {
 pub struct ToDevice<T>(KVec<T>);
 
 impl<T> ToDevice<T> {
-    /// Allocates memory for so many elements. May sleep.
+    /// Allocates memory for so many elements.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
     pub fn with_capacity(elements: usize) -> Result<Self> {
         Ok(Self(KVec::with_capacity(elements, GFP_KERNEL)?))
     }
@@ -391,7 +407,11 @@ pub struct FromDevice<T>(KVec<T>);
 
 impl<T: Clone> FromDevice<T> {
     /// Allocates memory for so many elements, which have this value until the device writes to
-    /// them. May sleep.
+    /// them.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
     pub fn new(elements: usize, value: T) -> Result<Self> {
         Ok(Self(KVec::from_elem(value, elements, GFP_KERNEL)?))
     }

@@ -85,6 +85,7 @@ impl<T: ConfigInt> Field<T> {
     /// For device types whose layout in C has `__le64` and the like, not `__virtio64`.
     #[doc(alias = "virtio_cread_le")]
     #[doc(alias = "virtio_cwrite_le")]
+    #[inline]
     pub const fn le(self) -> Self {
         Self {
             always_le: true,
@@ -93,6 +94,7 @@ impl<T: ConfigInt> Field<T> {
     }
 
     /// Returns the offset in bytes from the start of the configuration space.
+    #[inline]
     pub const fn offset(&self) -> usize {
         self.offset as usize
     }
@@ -340,6 +342,7 @@ impl<'a> Config<'a> {
     /// # Context
     ///
     /// May sleep.
+    #[doc(alias = "virtio_cread_generation")]
     pub fn generation(&self) -> u32 {
         match self.dev.ops().generation {
             // SAFETY: The device is valid.

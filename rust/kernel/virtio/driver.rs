@@ -34,17 +34,20 @@ use core::{
 /// The ID of a virtio device type, for a driver's table.
 ///
 /// Wraps the C `struct virtio_device_id`.
+#[doc(alias = "virtio_device_id")]
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub struct DeviceId(bindings::virtio_device_id);
 
 impl DeviceId {
     /// Devices of type `device` (`VIRTIO_ID_*`) of any vendor.
+    #[inline]
     pub const fn new(device: u32) -> Self {
         Self::with_vendor(device, bindings::VIRTIO_DEV_ANY_ID)
     }
 
     /// Devices of type `device` of one vendor.
+    #[inline]
     pub const fn with_vendor(device: u32, vendor: u32) -> Self {
         Self(bindings::virtio_device_id { device, vendor })
     }
@@ -105,12 +108,24 @@ pub struct Negotiation<'a>(&'a Device<Bound>);
 
 impl Negotiation<'_> {
     /// Returns whether `feature` is offered by the device and known to the driver.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias = "virtio_has_feature")]
+    #[inline]
     pub fn has_feature(&self, feature: Feature) -> bool {
         self.0.test_feature(feature)
     }
 
     /// Withdraws `feature`, whether or not the driver's table lists it: those of the ring and the
     /// transport are negotiated without being listed.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias = "virtio_clear_bit")]
+    #[inline]
     pub fn clear_feature(&self, feature: Feature) {
         // SAFETY: The device is valid, `Feature` is within its array, and during `validate` there
         // is no other access to it.
@@ -162,6 +177,7 @@ impl Deref for Negotiation<'_> {
 ///     }
 /// }
 /// ```
+#[doc(alias = "virtio_driver")]
 #[vtable]
 pub trait Driver {
     /// The driver's private data of a device. `Sync`, since

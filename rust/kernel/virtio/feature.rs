@@ -46,6 +46,7 @@ impl Feature {
     pub const IN_ORDER: Self = Self::new::<{ bindings::VIRTIO_F_IN_ORDER }>();
 
     /// Makes the feature with bit number `BIT`; a number out of range does not compile.
+    #[inline]
     pub const fn new<const BIT: u32>() -> Self {
         const { assert!(BIT < bindings::VIRTIO_FEATURES_BITS) };
 
@@ -54,6 +55,7 @@ impl Feature {
     }
 
     /// Returns the bit number.
+    #[inline]
     pub const fn bit(self) -> u32 {
         self.0
     }
@@ -107,6 +109,7 @@ impl Status {
     }
 
     /// Returns whether no bit is set, as after a reset.
+    #[inline]
     pub const fn is_reset(self) -> bool {
         self.0 == 0
     }
@@ -114,6 +117,7 @@ impl Status {
     /// Returns whether all bits are set: the device was pulled out, and all reads of it return
     /// ones. [`NeedsReset`](StatusBit::NeedsReset) is then among them, but a transport that resets
     /// the device waits for ever.
+    #[inline]
     pub const fn is_gone(self) -> bool {
         self.0 == !0
     }

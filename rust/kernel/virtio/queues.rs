@@ -196,7 +196,7 @@ pub struct FindVqs<'a, 'b, H> {
 
 impl<H: Send + Sync + 'static> FindVqs<'_, '_, H> {
     /// Names the next queue. Returns its access, which is that of a queue that is gone until the
-    /// queues were found. May sleep.
+    /// queues were found.
     ///
     /// `callback` is called when the device has used buffers of the queue. It is called in hard
     /// interrupt context, with a lock of the transport held if interrupts are shared: it must not
@@ -205,6 +205,11 @@ impl<H: Send + Sync + 'static> FindVqs<'_, '_, H> {
     /// # Errors
     ///
     /// [`ENOMEM`] if there is no memory.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    #[doc(alias = "virtqueue_info")]
     pub fn queue<B: Buffer>(
         &mut self,
         name: &'static CStr,
@@ -223,6 +228,12 @@ impl<H: Send + Sync + 'static> FindVqs<'_, '_, H> {
     ///
     /// C header: [`include/linux/interrupt.h`](srctree/include/linux/interrupt.h), `struct
     /// irq_affinity`
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias = "irq_affinity")]
+    #[inline]
     pub fn spread_interrupts(&mut self, pre: u32, post: u32) {
         self.affinity = Some(bindings::irq_affinity {
             pre_vectors: pre,
@@ -231,7 +242,7 @@ impl<H: Send + Sync + 'static> FindVqs<'_, '_, H> {
         });
     }
 
-    /// Finds the queues. The device does not use them before [`ready`](Device::ready). May sleep.
+    /// Finds the queues. The device does not use them before [`ready`](Device::ready).
     ///
     /// # Errors
     ///
@@ -239,6 +250,11 @@ impl<H: Send + Sync + 'static> FindVqs<'_, '_, H> {
     /// - [`EINVAL`] if no queue was named.
     /// - [`ENOMEM`] if there is no memory.
     /// - What the transport returns, e.g. [`ENOENT`] for a queue that the device lacks.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    #[doc(alias = "virtio_find_vqs")]
     pub fn find(self) -> Result {
         let Self {
             vdev,
@@ -317,7 +333,11 @@ impl<H: Send + Sync + 'static> FindVqs<'_, '_, H> {
 /// reset. The driver of such a device leaves it in the queue.
 ///
 /// The queues are deleted when this is dropped. Buffers that are left then stay allocated and
-/// mapped for good. All methods may sleep, and so may dropping it.
+/// mapped for good.
+///
+/// # Context
+///
+/// All methods may sleep, and so may dropping it.
 ///
 /// # Examples
 ///
@@ -375,7 +395,12 @@ impl Drop for Stopped<'_, '_> {
 impl<'b> Device<Core<'b>> {
     /// Begins to find the device's queues, whose callbacks get `handler`. The bus keeps it until
     /// the queues are deleted.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias = "virtio_find_vqs")]
+    #[inline]
     pub fn find_vqs<H: Send + Sync + 'static>(&self, handler: Arc<H>) -> FindVqs<'_, 'b, H> {
         FindVqs {
             vdev: self,
@@ -387,11 +412,15 @@ impl<'b> Device<Core<'b>> {
         }
     }
 
-    /// Stops the device and its queues, if there are any. May sleep.
+    /// Stops the device and its queues, if there are any.
     ///
     /// To be called before a driver finds queues again, and to take buffers back. The bus does it
     /// when the driver is unbound, and after [`freeze`](super::Driver::freeze) and
     /// [`reset_prepare`](super::Driver::reset_prepare).
+    ///
+    /// # Context
+    ///
+    /// May sleep.
     #[doc(alias("virtio_reset_device", "del_vqs"))]
     pub fn stop_queues(&self) -> Stopped<'_, 'b> {
         if let Some(queues) = Binding::of(self).queues() {

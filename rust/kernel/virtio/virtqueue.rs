@@ -287,7 +287,11 @@ impl<B: Buffer> Virtqueue<B> {
     /// Takes the next buffer that the device has used, with the used length: the number of bytes
     /// that the device reports as written, which may be wrong.
     ///
-    /// Returns [`None`] if there is none, or if the queue is broken or gone. Any context.
+    /// Returns [`None`] if there is none, or if the queue is broken or gone.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias("get_buf", "virtqueue_get_buf"))]
     pub fn get(&mut self) -> Option<(B, u32)> {
         let guard = rcu::read_lock();
@@ -363,9 +367,14 @@ impl<B: Buffer> Virtqueue<B> {
     /// called only after a buffer was added.
     ///
     /// Returns `false` if the queue is gone or broken, or if the notification failed; a queue whose
-    /// notification failed is broken from then on. Any context.
+    /// notification failed is broken from then on.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias = "virtqueue_kick")]
     #[must_use = "a queue whose notification failed is broken"]
+    #[inline]
     pub fn kick(&mut self) -> bool {
         let guard = rcu::read_lock();
 
@@ -375,9 +384,14 @@ impl<B: Buffer> Virtqueue<B> {
     }
 
     /// The first half of [`kick`](Self::kick): returns whether the device is to be notified of the
-    /// added buffers, by a [`notifier`](Self::notifier). Any context.
+    /// added buffers, by a [`notifier`](Self::notifier).
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias = "virtqueue_kick_prepare")]
     #[must_use = "if `true`, a notification is to follow"]
+    #[inline]
     pub fn kick_prepare(&mut self) -> bool {
         let guard = rcu::read_lock();
 
@@ -388,7 +402,11 @@ impl<B: Buffer> Virtqueue<B> {
 
     /// The second half of [`kick`](Self::kick), which needs no lock around the queue: the
     /// notification may take as long as an exit from the guest. The notifier is made while the lock
-    /// is held, and may be used when it was released. Any context.
+    /// is held, and may be used when it was released.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     ///
     /// # Examples
     ///
@@ -420,12 +438,18 @@ impl<B: Buffer> Virtqueue<B> {
     ///     }
     /// }
     /// ```
+    #[inline]
     pub fn notifier<'rcu>(&self, guard: &'rcu rcu::Guard) -> Notifier<'rcu> {
         Notifier(self.live(guard))
     }
 
-    /// Suppresses callbacks. The device may ignore that. Any context.
+    /// Suppresses callbacks. The device may ignore that.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias("disable_cb", "virtqueue_disable_cb"))]
+    #[inline]
     pub fn disable_callback(&mut self) {
         let guard = rcu::read_lock();
 
@@ -436,9 +460,14 @@ impl<B: Buffer> Virtqueue<B> {
     }
 
     /// Enables callbacks again. Returns `false` if buffers were used meanwhile, for which there may
-    /// be no callback. Any context.
+    /// be no callback.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias("enable_cb", "virtqueue_enable_cb"))]
     #[must_use = "if `false`, used buffers are waiting"]
+    #[inline]
     pub fn enable_callback(&mut self) -> bool {
         let guard = rcu::read_lock();
 
@@ -448,9 +477,14 @@ impl<B: Buffer> Virtqueue<B> {
     }
 
     /// Enables callbacks again, but asks the device to delay the next one until it has used most of
-    /// the buffers. Returns `false` as [`enable_callback`](Self::enable_callback). Any context.
+    /// the buffers. Returns `false` as [`enable_callback`](Self::enable_callback).
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias("enable_cb_delayed", "virtqueue_enable_cb_delayed"))]
     #[must_use = "if `false`, used buffers are waiting"]
+    #[inline]
     pub fn enable_callback_delayed(&mut self) -> bool {
         let guard = rcu::read_lock();
 
@@ -460,8 +494,13 @@ impl<B: Buffer> Virtqueue<B> {
     }
 
     /// Returns whether no buffer can be added or taken any more: the queue is gone, or it is broken
-    /// by an error of the device, or because the device was pulled out or shut down. Any context.
+    /// by an error of the device, or because the device was pulled out or shut down.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias = "virtqueue_is_broken")]
+    #[inline]
     pub fn is_broken(&self) -> bool {
         let guard = rcu::read_lock();
 
@@ -469,14 +508,24 @@ impl<B: Buffer> Virtqueue<B> {
     }
 
     /// Returns whether the ring maps buffers for the device, through an IOMMU or bounce buffers,
-    /// while they are in the queue. Any context.
+    /// while they are in the queue.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias = "virtqueue_dma_dev")]
+    #[inline]
     pub fn is_mapped(&self) -> bool {
         self.ring.is_mapped.load(Relaxed)
     }
 
-    /// Returns the number of descriptors in the ring, 0 before it was found. Any context.
+    /// Returns the number of descriptors in the ring, 0 before it was found.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias = "virtqueue_get_vring_size")]
+    #[inline]
     pub fn size(&self) -> u32 {
         self.ring.size.load(Relaxed)
     }
@@ -512,12 +561,17 @@ impl Live<'_> {
 pub struct Notifier<'rcu>(Option<Live<'rcu>>);
 
 impl Notifier<'_> {
-    /// Notifies the device. Any context.
+    /// Notifies the device.
     ///
     /// Returns `false` if the queue was gone or is broken, or if the notification failed; a queue
     /// whose notification failed is broken from then on.
+    ///
+    /// # Context
+    ///
+    /// Any context.
     #[doc(alias = "virtqueue_notify")]
     #[must_use = "a queue whose notification failed is broken"]
+    #[inline]
     pub fn notify(self) -> bool {
         // SAFETY: The queue is valid; notifying needs no serialization.
         self.0

@@ -122,6 +122,7 @@ pub trait EmbeddedWorkItem: Send + Sync + Sized + 'static {
 /// assert_eq!(adder.numbers.lock().1, 5);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "work_struct")]
 #[pin_data(PinnedDrop)]
 pub struct EmbeddedWork<T: EmbeddedWorkItem> {
     #[pin]

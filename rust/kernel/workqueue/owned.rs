@@ -31,6 +31,7 @@ use core::{
 /// # Invariants
 ///
 /// `self.0` is a valid work queue, and only `self` destroys it.
+#[doc(alias = "workqueue_struct")]
 pub struct OwnedQueue(NonNull<Queue>);
 
 // SAFETY: A work queue may be destroyed by another task than the one that allocated it.

@@ -21,6 +21,10 @@ struct Ends {
 ///
 /// A list that is dropped while bios are left completes them with an I/O error and warns once.
 ///
+/// # Context
+///
+/// All methods can be called in any context.
+///
 /// # Invariants
 ///
 /// - The bios from `head` to `tail` are linked through `bi_next`, and the list owns each as a
@@ -55,6 +59,7 @@ struct Ends {
 /// # let _ = submit;
 /// # use pin_init::stack_pin_init;
 /// ```
+#[doc(alias = "bio_list")]
 pub struct BioList {
     ends: Option<Ends>,
     len: usize,
@@ -87,6 +92,7 @@ impl BioList {
     }
 
     /// Adds a bio at the end.
+    #[doc(alias = "bio_list_add")]
     #[inline]
     pub fn push(&mut self, bio: Bio) {
         let bio = bio.into_raw();
@@ -103,6 +109,7 @@ impl BioList {
     }
 
     /// Removes the bio that was added first.
+    #[doc(alias = "bio_list_pop")]
     #[inline]
     pub fn pop(&mut self) -> Option<Bio> {
         let Ends { head, tail } = self.ends?;
@@ -123,6 +130,7 @@ impl BioList {
     /// Moves all bios of `other` behind those of this list, in their order.
     ///
     /// Takes constant time, however long the lists are.
+    #[doc(alias = "bio_list_merge")]
     #[inline]
     pub fn append(&mut self, other: &mut BioList) {
         // INVARIANT: The bios of `other` change their owner, `other` is empty afterwards.
@@ -144,7 +152,7 @@ impl BioList {
     /// Records an error in all bios, which are then to be completed with [`Ok`].
     ///
     /// For bios that fail in one place and are completed in another, together with others. Takes
-    /// linear time. Can be called in any context.
+    /// linear time.
     pub fn set_error(&mut self, error: Error) {
         let status = error.to_blk_status();
         let mut next = self.ends.map(|ends| ends.head);

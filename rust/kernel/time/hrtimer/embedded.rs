@@ -26,8 +26,6 @@ use core::{
 /// Returns the resolution of timers: a nanosecond, or a tick where timers expire only at ticks. A
 /// kernel with `CONFIG_HIGH_RES_TIMERS` begins with the latter.
 ///
-/// C API: `hrtimer_resolution` (`include/linux/hrtimer.h`).
-///
 /// # Context
 ///
 /// Any context.
@@ -39,6 +37,7 @@ use core::{
 ///
 /// assert!(hrtimer::resolution().as_nanos() > 0);
 /// ```
+#[doc(alias = "hrtimer_resolution")]
 #[inline]
 pub fn resolution() -> Delta {
     // SAFETY: This function can always be called.
@@ -116,6 +115,7 @@ pub trait EmbeddedTimerItem: Send + Sync + Sized + 'static {
 /// alarm.rang.wait_for_completion();
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "hrtimer")]
 #[pin_data(PinnedDrop)]
 pub struct EmbeddedTimer<T: EmbeddedTimerItem> {
     #[pin]
@@ -136,11 +136,10 @@ impl<T: EmbeddedTimerItem> EmbeddedTimer<T> {
     /// Starts the timer: [`EmbeddedTimerItem::expired`] is called at this time. If it is started
     /// already, the former time is void.
     ///
-    /// C API: `hrtimer_start()` (`include/linux/hrtimer.h`).
-    ///
     /// # Context
     ///
     /// Any context but NMI, also in the timer's own function, and under a lock that it takes.
+    #[doc(alias = "hrtimer_start")]
     #[inline]
     pub fn start(&self, expires: Instant<Monotonic>) {
         // SAFETY: `self` is pinned, because it is only ever created pinned, and it stays valid
@@ -151,11 +150,10 @@ impl<T: EmbeddedTimerItem> EmbeddedTimer<T> {
     /// Stops the timer if it has not expired yet; returns whether it was stopped. While its
     /// function runs, it neither waits for it nor stops a timer that was started again meanwhile.
     ///
-    /// C API: `hrtimer_try_to_cancel()` (`include/linux/hrtimer.h`).
-    ///
     /// # Context
     ///
     /// As for [`start`](Self::start).
+    #[doc(alias = "hrtimer_try_to_cancel")]
     #[inline]
     pub fn try_cancel(&self) -> bool {
         // SAFETY: `self` is valid, and its timer was initialised when `self` was created.
