@@ -18,9 +18,9 @@
 //! | input, i2c, watchdog, sound, can, bluetooth, gpio, spi, iommu, mem | the subsystem lacks |
 //! | net, block, scsi, 9p, socket, crypto, fs, video | the subsystem lacks, and see below |
 //!
-//! The virtio abstractions lack, by how many types need it: segments that are pages or that a
-//! buffer does not own alone; more than [`Segments::MAX`] segments; reset and resize of one queue;
-//! polling; arrays in the configuration space; the mapping of shared memory regions.
+//! The virtio abstractions lack, by how many types need it: segments that a buffer does not own
+//! alone, such as the pages of a bio; pages that the device reads; resize of a queue and contexts
+//! of buffers; arrays in the configuration space; the mapping of shared memory regions.
 //!
 //! The kernel crate is part of vmlinux and cannot call a virtio core that is a module, so this
 //! module exists only with `CONFIG_VIRTIO=y`.
@@ -48,6 +48,7 @@ pub use self::{
         Le16,
         Le32,
         Le64,
+        PagesFromDevice,
         Segmented,
         Segments,
         ToDevice, //

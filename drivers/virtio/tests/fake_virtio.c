@@ -134,22 +134,59 @@ static bool fake_notify(struct virtqueue *vq)
 	return !fake_op(fake, FAKE_NOTIFY);
 }
 
+/* Takes a queue from the host, and waits for the driver's callback. */
+static void fake_disable(struct fake_virtio *fake, unsigned int index)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&fake->interrupt, flags);
+	spin_lock(&fake->lock);
+	fake->queues[index].vq = NULL;
+	spin_unlock(&fake->lock);
+	spin_unlock_irqrestore(&fake->interrupt, flags);
+}
+
+/* Gives the host a queue, which is empty. */
+static void fake_enable(struct fake_virtio *fake, struct virtqueue *vq)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&fake->lock, flags);
+	fake->queues[vq->index] = (struct fake_queue){
+		.vq = vq,
+		.ring = fake_ring_of(&fake->vdev),
+	};
+	spin_unlock_irqrestore(&fake->lock, flags);
+}
+
+static int fake_disable_vq_and_reset(struct virtqueue *vq)
+{
+	struct fake_virtio *fake = to_fake(vq->vdev);
+	int error = fake_op(fake, FAKE_DISABLE_QUEUE);
+
+	if (!error)
+		fake_disable(fake, vq->index);
+	return error;
+}
+
+static int fake_enable_vq_after_reset(struct virtqueue *vq)
+{
+	struct fake_virtio *fake = to_fake(vq->vdev);
+	int error = fake_op(fake, FAKE_ENABLE_QUEUE);
+
+	if (!error)
+		fake_enable(fake, vq);
+	return error;
+}
+
 static void fake_del_vqs(struct virtio_device *vdev)
 {
 	struct fake_virtio *fake = to_fake(vdev);
+	struct virtqueue *vq, *next;
 
-	for (unsigned int i = 0; i < FAKE_QUEUES; i++) {
-		struct virtqueue *vq = fake->queues[i].vq;
-		unsigned long flags;
-
-		spin_lock_irqsave(&fake->interrupt, flags);
-		spin_lock(&fake->lock);
-		fake->queues[i].vq = NULL;
-		spin_unlock(&fake->lock);
-		spin_unlock_irqrestore(&fake->interrupt, flags);
-
-		if (vq)
-			vring_del_virtqueue(vq);
+	list_for_each_entry_safe(vq, next, &vdev->vqs, list) {
+		fake_disable(fake, vq->index);
+		vring_del_virtqueue(vq);
 	}
 }
 
@@ -165,8 +202,6 @@ static int fake_find_vqs(struct virtio_device *vdev, unsigned int nvqs, struct v
 		return -ENOENT;
 
 	for (unsigned int i = 0; i < nvqs; i++) {
-		unsigned long flags;
-
 		vqs[i] = NULL;
 		if (!info[i].name)
 			continue;
@@ -179,12 +214,7 @@ static int fake_find_vqs(struct virtio_device *vdev, unsigned int nvqs, struct v
 			return -ENOMEM;
 		}
 
-		spin_lock_irqsave(&fake->lock, flags);
-		fake->queues[i] = (struct fake_queue){
-			.vq = vqs[i],
-			.ring = fake_ring_of(vdev),
-		};
-		spin_unlock_irqrestore(&fake->lock, flags);
+		fake_enable(fake, vqs[i]);
 	}
 	return 0;
 }
@@ -212,6 +242,8 @@ static const struct virtio_config_ops fake_ops = {
 	.find_vqs = fake_find_vqs,
 	.del_vqs = fake_del_vqs,
 	.synchronize_cbs = fake_synchronize_cbs,
+	.disable_vq_and_reset = fake_disable_vq_and_reset,
+	.enable_vq_after_reset = fake_enable_vq_after_reset,
 	.get_features = fake_get_features,
 	.finalize_features = fake_finalize_features,
 	.bus_name = fake_bus_name,

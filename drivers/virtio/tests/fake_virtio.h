@@ -33,7 +33,7 @@
 
 #define FAKE_QUEUES	4
 #define FAKE_QUEUE_SIZE	64
-#define FAKE_SEGMENTS	8
+#define FAKE_SEGMENTS	20
 #define FAKE_MAPPINGS	64
 
 /* In milliseconds; waiting longer means that something hangs. */
@@ -47,6 +47,8 @@ enum fake_op {
 	FAKE_MAP,	/* maps a buffer, with VIRTIO_F_ACCESS_PLATFORM only; atomic context */
 	FAKE_STATUS,	/* the driver sets a bit of the status */
 	FAKE_RESET,
+	FAKE_DISABLE_QUEUE,	/* the first step of the reset of a queue */
+	FAKE_ENABLE_QUEUE,	/* the second one */
 	FAKE_OPS
 };
 

@@ -9,6 +9,8 @@
 #define STALE_QUEUE_ID	0xfa60
 /* See virtio_rust_queues.rs. */
 #define QUEUES_ID	0xfa61
+#define QUEUES_RESET	99
+#define QUEUES_PAGES	18
 
 /*
  * A driver keeps its queue after it is unbound. The queue is deleted, the driver's uses of it have
@@ -64,17 +66,25 @@ static void mapping_fails(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
+/* Plugs the device of virtio_rust_queues.rs. */
+static struct fake_virtio *queues_plugged(struct kunit *test)
+{
+	struct fake_virtio *fake = fake_virtio_create(test, QUEUES_ID);
+
+	fake->queue_size = 32;
+	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
+	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
+	return fake;
+}
+
 /* Buffers of several segments, a queue with a callback and one without. */
 static void several_queues(struct kunit *test)
 {
 	static const u8 sent[] = { 'a', 'b', 'c', 0x34, 0x12 };
 	static const u8 answer[] = { 42, 0, 0, 0, 0, 0, 0, 0, 'h', 'e', 'l', 'l', 'o' };
-	struct fake_virtio *fake = fake_virtio_create(test, QUEUES_ID);
+	struct fake_virtio *fake = queues_plugged(test);
 	struct fake_request *request;
 	u8 data[16];
-
-	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
-	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
 
 	/* The callback sends the buffer again. */
 	for (unsigned int i = 0; i < 3; i++) {
@@ -93,25 +103,48 @@ static void several_queues(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
+/* More segments than Segments::MAX. The callback sends them again. */
+static void many_segments(struct kunit *test)
+{
+	struct fake_virtio *fake = queues_plugged(test);
+
+	for (unsigned int i = 0; i < 3; i++) {
+		struct fake_request *request = fake_virtio_take(fake, 2);
+
+		KUNIT_ASSERT_NOT_NULL(test, request);
+		KUNIT_EXPECT_EQ(test, 0, request->readable);
+		KUNIT_ASSERT_EQ(test, QUEUES_PAGES, request->writable);
+		for (unsigned int j = 0; j < QUEUES_PAGES; j++) {
+			KUNIT_ASSERT_EQ(test, PAGE_SIZE, request->in[j].iov_len);
+			memset(request->in[j].iov_base, j, PAGE_SIZE);
+		}
+		fake_virtio_answer(request, NULL, 0);
+	}
+	fake_virtio_unplug(fake);
+}
+
 /* Waits until the driver's work has copied the number in the configuration space. */
 static void is_copied(struct kunit *test, struct fake_virtio *fake, u8 number)
 {
-	for (unsigned int i = 0; i < FAKE_LIMIT && READ_ONCE(fake->config[4]) != number; i++)
-		msleep(1);
+	for (unsigned int i = 0; i < FAKE_LIMIT && READ_ONCE(fake->config[4]) != number; i += 20)
+		msleep(20);
 	KUNIT_EXPECT_EQ(test, number, READ_ONCE(fake->config[4]));
+}
+
+/* Has the driver's work done, and waits until it has copied the number. */
+static void do_work(struct kunit *test, struct fake_virtio *fake, u8 number)
+{
+	fake->config[0] = number;
+	virtio_config_changed(&fake->vdev);
+	is_copied(test, fake, number);
 }
 
 /* The driver asks for its work in a suspend; it is done after that, and not before. */
 static void work_waits_while_suspended(struct kunit *test)
 {
-	struct fake_virtio *fake = fake_virtio_create(test, QUEUES_ID);
+	struct fake_virtio *fake = queues_plugged(test);
 
-	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
-	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
-	fake->config[0] = 1;
-	fake_virtio_needs_reset(fake);
-	is_copied(test, fake, 1);
-
+	do_work(test, fake, 1);
 	KUNIT_ASSERT_EQ(test, 0, fake_virtio_freeze(fake));
 	fake->config[0] = 2;
 	msleep(100);
@@ -121,9 +154,63 @@ static void work_waits_while_suspended(struct kunit *test)
 	fake_virtio_unplug(fake);
 }
 
+/* The driver polls a queue without a callback, and resets it. */
+static void queue_is_polled_and_reset(struct kunit *test)
+{
+	const struct ring *ring = test->param_value;
+	struct fake_virtio *fake = fake_virtio_create(test, QUEUES_ID);
+	static const u8 answer[2];
+	struct fake_request *request;
+	u8 *polled = &fake->config[8], *error = &fake->config[12];
+
+	fake->features |= ring->features;
+	fake->queue_size = 32;
+	KUNIT_ASSERT_EQ(test, 0, fake_virtio_plug(fake));
+	KUNIT_ASSERT_TRUE(test, fake_virtio_is_bound(fake));
+
+	request = fake_virtio_take(fake, 1);
+	KUNIT_ASSERT_NOT_NULL(test, request);
+	do_work(test, fake, 1);
+	KUNIT_EXPECT_EQ(test, 0, *polled);
+	fake_virtio_answer(request, answer, sizeof(answer));
+	do_work(test, fake, 2);
+	KUNIT_EXPECT_EQ(test, 1, *polled);
+
+	/* It is not possible: the queue stays as it is. */
+	request = fake_virtio_take(fake, 1);
+	KUNIT_ASSERT_NOT_NULL(test, request);
+	fake->fail[FAKE_DISABLE_QUEUE] = -ENOENT;
+	do_work(test, fake, QUEUES_RESET);
+	KUNIT_EXPECT_EQ(test, ENOENT, *error);
+	fake_virtio_answer(request, answer, sizeof(answer));
+	do_work(test, fake, 3);
+	KUNIT_EXPECT_EQ(test, 2, *polled);
+
+	/* The request that the host has is freed, and another one is sent. */
+	KUNIT_ASSERT_NOT_NULL(test, fake_virtio_take(fake, 1));
+	fake->fail[FAKE_DISABLE_QUEUE] = 0;
+	do_work(test, fake, QUEUES_RESET);
+	KUNIT_EXPECT_EQ(test, 0, *error);
+	request = fake_virtio_take(fake, 1);
+	KUNIT_ASSERT_NOT_NULL(test, request);
+	fake_virtio_answer(request, answer, sizeof(answer));
+	do_work(test, fake, 4);
+	KUNIT_EXPECT_EQ(test, 3, *polled);
+
+	/* The device does not take the queue back. */
+	fake->fail[FAKE_ENABLE_QUEUE] = -EBUSY;
+	do_work(test, fake, QUEUES_RESET);
+	KUNIT_EXPECT_EQ(test, EBUSY, *error);
+	do_work(test, fake, 5);
+	KUNIT_EXPECT_EQ(test, 3, *polled);
+	fake_virtio_unplug(fake);
+}
+
 static struct kunit_case virtio_rust_cases[] = {
 	KUNIT_CASE(several_queues),
+	KUNIT_CASE(many_segments),
 	KUNIT_CASE(work_waits_while_suspended),
+	KUNIT_CASE_PARAM(queue_is_polled_and_reset, ring_gen_params),
 	KUNIT_CASE(queue_outlives_its_binding),
 	KUNIT_CASE_PARAM(mapping_fails, ring_gen_params),
 	{}

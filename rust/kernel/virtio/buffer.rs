@@ -4,6 +4,10 @@
 
 use crate::{
     bindings,
+    page::{
+        Page,
+        PAGE_SIZE, //
+    },
     prelude::*,
     transmute::{
         AsBytes,
@@ -29,13 +33,15 @@ use core::{
 /// C header: [`include/linux/scatterlist.h`](srctree/include/linux/scatterlist.h)
 pub struct Segments {
     entries: [Opaque<bindings::scatterlist>; Self::MAX],
+    /// Of one or more segments each. The entry with the same index is used where it is null.
     lists: [*mut bindings::scatterlist; Self::MAX],
     len: usize,
+    descriptors: usize,
     overflow: bool,
 }
 
 impl Segments {
-    /// How many segments a buffer can have.
+    /// How many segments a buffer can have. All of a [`PagesFromDevice`] count as one.
     pub const MAX: usize = 16;
 
     pub(super) fn new() -> Self {
@@ -43,6 +49,7 @@ impl Segments {
             entries: [const { Opaque::uninit() }; Self::MAX],
             lists: [ptr::null_mut(); Self::MAX],
             len: 0,
+            descriptors: 0,
             overflow: false,
         }
     }
@@ -67,10 +74,30 @@ impl Segments {
         // requirements of `Segmented`, whose methods are the only ones that get a `Segments`.
         unsafe { bindings::sg_init_one(entry.get(), memory.cast::<c_void>().as_ptr(), len) };
         self.len += 1;
+        self.descriptors += 1;
     }
 
+    /// Appends a table of segments, which is a part of the buffer. Its memory may lie anywhere.
+    fn push_table(&mut self, table: &[Opaque<bindings::scatterlist>]) {
+        let Some(first) = table.first() else { return };
+        let Some(list) = self.lists.get_mut(self.len) else {
+            self.overflow = true;
+            return;
+        };
+
+        *list = first.get();
+        self.len += 1;
+        self.descriptors += table.len();
+    }
+
+    /// Returns the number of lists.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Returns the number of descriptors that the segments need.
+    pub(super) fn descriptors(&self) -> usize {
+        self.descriptors
     }
 
     /// Returns the segments as `virtqueue_add_sgs()` takes them, or [`None`] if there are none or
@@ -81,7 +108,9 @@ impl Segments {
         }
         // Now, because the entries do not move any more.
         for (list, entry) in self.lists.iter_mut().zip(&self.entries[..self.len]) {
-            *list = entry.get();
+            if list.is_null() {
+                *list = entry.get();
+            }
         }
         Some(self.lists.as_mut_ptr())
     }
@@ -91,14 +120,15 @@ impl Segments {
 /// segments that it writes.
 ///
 /// A [`KBox`] of it is a [`Buffer`]. [`Command`] suits most drivers; the length of [`ToDevice`] and
-/// [`FromDevice`] is chosen at run time. A tuple has the segments of its members: first those that
-/// the device reads, of all members, and then those that it writes.
+/// [`FromDevice`] is chosen at run time, and [`PagesFromDevice`] consists of pages. A tuple has the
+/// segments of its members: first those that the device reads, of all members, and then those that
+/// it writes.
 ///
 /// # Safety
 ///
 /// - The memory behind the segments belongs to the value alone, stays valid and where it is as long
 ///   as the value is neither moved nor used, and lies in the kernel's linear mapping (no `vmalloc`,
-///   no stack).
+///   no stack) if it is [pushed](Segments::push).
 /// - Segments that the device reads are initialised. Any byte is valid in those that it writes.
 /// - No two segments overlap. One that the device writes shares a cache line with nothing else, if
 ///   DMA is not coherent.
@@ -431,6 +461,75 @@ unsafe impl<T: AsBytes + FromBytes + Send + 'static> Segmented for FromDevice<T>
     unsafe fn writable(this: NonNull<Self>, segments: &mut Segments) {
         // SAFETY: By the safety requirements `this` is valid and not accessed otherwise.
         segments.push(bytes_of(unsafe { &mut (*this.as_ptr()).0 }));
+    }
+}
+
+/// Any number of pages that the device writes, a segment each.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     page::Page,
+///     virtio::PagesFromDevice, //
+/// };
+///
+/// let mut pages = KVec::with_capacity(20, GFP_KERNEL)?;
+/// for _ in 0..20 {
+///     pages.push_within_capacity(Page::alloc_page(GFP_KERNEL)?)?;
+/// }
+///
+/// let buffer = KBox::new(PagesFromDevice::new(pages)?, GFP_KERNEL)?;
+/// assert_eq!(buffer.len(), 20);
+/// # Ok::<(), Error>(())
+/// ```
+pub struct PagesFromDevice {
+    pages: KVec<Page>,
+    table: KVec<Opaque<bindings::scatterlist>>,
+}
+
+impl PagesFromDevice {
+    /// Describes the pages to the device.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    #[doc(alias("sg_init_table", "sg_set_page"))]
+    pub fn new(pages: KVec<Page>) -> Result<Self> {
+        let len = pages.len().try_into()?;
+        let mut table = KVec::with_capacity(pages.len(), GFP_KERNEL)?;
+
+        for _ in &pages {
+            table.push_within_capacity(Opaque::uninit())?;
+        }
+        if len > 0 {
+            // SAFETY: The table has `len` entries.
+            unsafe { bindings::sg_init_table(table.as_mut_ptr().cast(), len) };
+        }
+        for (entry, page) in table.iter().zip(&pages) {
+            // SAFETY: The entry was initialised above. The page is as long as the table.
+            unsafe { bindings::sg_set_page(entry.get(), page.as_ptr(), PAGE_SIZE as u32, 0) };
+        }
+        Ok(Self { pages, table })
+    }
+}
+
+impl Deref for PagesFromDevice {
+    type Target = [Page];
+
+    #[inline]
+    fn deref(&self) -> &[Page] {
+        &self.pages
+    }
+}
+
+// SAFETY: The pages belong to the value alone, do not move, and are whole cache lines. A page can
+// be in a segment wherever it lies, because the table has no addresses. What a page contains is
+// only accessed through raw pointers, for which any byte is valid.
+unsafe impl Segmented for PagesFromDevice {
+    unsafe fn writable(this: NonNull<Self>, segments: &mut Segments) {
+        // SAFETY: By the safety requirements `this` is valid and not accessed otherwise.
+        segments.push_table(unsafe { &(*this.as_ptr()).table });
     }
 }
 

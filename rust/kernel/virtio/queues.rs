@@ -412,6 +412,27 @@ impl<'b> Device<Core<'b>> {
         }
     }
 
+    /// Resets one queue: the device stops using it, the buffers that are left in it, used or not,
+    /// are dropped, and the device gets it back empty.
+    ///
+    /// The driver of a device that writes to a buffer after such a reset does not use this.
+    ///
+    /// # Errors
+    ///
+    /// - [`ENODEV`] if the queue is gone, or one of another device.
+    /// - [`ENOENT`] if the transport or the device cannot reset a queue, which stays as it is.
+    /// - [`EBUSY`] if the device does not take the queue back, which is gone then.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    #[doc(alias = "virtqueue_reset")]
+    #[inline]
+    pub fn reset_queue<B: Buffer>(&self, queue: &mut Virtqueue<B>) -> Result {
+        // SAFETY: In the core context of this device.
+        unsafe { queue.reset(self.as_raw()) }
+    }
+
     /// Stops the device and its queues, if there are any.
     ///
     /// To be called before a driver finds queues again, and to take buffers back. The bus does it

@@ -163,6 +163,9 @@ impl Ring {
 #[doc(alias = "virtqueue")]
 pub struct Virtqueue<B: Buffer> {
     ring: Arc<Ring>,
+    /// The position in the used ring at which a poll begins. It is one of this ring, because a
+    /// packed ring is read there.
+    position: Option<c_uint>,
     // It gives and takes buffers, which are `Send`; it has none.
     _buffers: PhantomData<fn(B) -> B>,
 }
@@ -173,6 +176,7 @@ impl<B: Buffer> Virtqueue<B> {
         // INVARIANT: By the requirement above.
         Self {
             ring,
+            position: None,
             _buffers: PhantomData,
         }
     }
@@ -245,13 +249,12 @@ impl<B: Buffer> Virtqueue<B> {
         // SAFETY: As above.
         unsafe { B::Segments::writable(token, &mut segments) };
         let len = segments.len();
-        let lists = segments.lists().ok_or(EINVAL)?;
-
         let needed = if self.ring.has_indirect.load(Relaxed) {
             1
         } else {
-            len
+            segments.descriptors()
         };
+        let lists = segments.lists().ok_or(EINVAL)?;
 
         if (vq.free() as usize) < needed {
             return Err(ENOSPC);
@@ -493,6 +496,75 @@ impl<B: Buffer> Virtqueue<B> {
             .is_none_or(|vq| unsafe { bindings::virtqueue_enable_cb_delayed(vq.as_ptr()) })
     }
 
+    /// Enables callbacks again, and returns at once. Whether buffers were used meanwhile, for which
+    /// there may be no callback, is found by [`poll`](Self::poll), also later.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias("enable_cb_prepare", "virtqueue_enable_cb_prepare"))]
+    #[inline]
+    pub fn enable_callback_prepare(&mut self) {
+        let guard = rcu::read_lock();
+
+        self.position = self
+            .live(&guard)
+            // SAFETY: The queue is valid and used from here only.
+            .map(|vq| unsafe { bindings::virtqueue_enable_cb_prepare(vq.as_ptr()) });
+    }
+
+    /// Returns whether the device has used buffers that had not been taken at the last
+    /// [`enable_callback_prepare`](Self::enable_callback_prepare). Returns `false` if the queue is
+    /// broken or gone.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias = "virtqueue_poll")]
+    #[inline]
+    pub fn poll(&self) -> bool {
+        let guard = rcu::read_lock();
+
+        self.live(&guard)
+            .zip(self.position)
+            // SAFETY: The queue is valid, and the position is from the call above.
+            .is_some_and(|(vq, at)| unsafe { bindings::virtqueue_poll(vq.as_ptr(), at) })
+    }
+
+    /// Resets the queue alone, and drops the buffers that are in it.
+    ///
+    /// # Safety
+    ///
+    /// The caller is in the core context of `vdev`.
+    pub(super) unsafe fn reset(&mut self, vdev: *const bindings::virtio_device) -> Result {
+        let ring = &*self.ring;
+
+        if !ptr::eq(ring.vdev, vdev) || !ring.is_live.load(Acquire) {
+            return Err(ENODEV);
+        }
+
+        let vq = ring.vq.load(Relaxed);
+        // A notifier may be left, and must not reach the queue during the reset.
+        ring.revoke();
+        rcu::synchronize_rcu();
+
+        // SAFETY: The queue is valid: only the core context of `vdev` stops and deletes it. It is
+        // used from here only, and its tokens are from `into_raw` of `B`.
+        let result =
+            to_result(unsafe { bindings::virtqueue_reset(vq, Some(drop_buffer::<B>), None) });
+
+        // SAFETY: As above.
+        if unsafe { (*vq).num_free } == ring.size.load(Relaxed) {
+            ring.buffers.store(0, Relaxed);
+        }
+        // By this error the device does not use the queue any more.
+        if result != Err(EBUSY) {
+            // INVARIANT: The queue is valid, as it was before.
+            ring.is_live.store(true, Release);
+        }
+        result.inspect(|()| self.position = None)
+    }
+
     /// Returns whether no buffer can be added or taken any more: the queue is gone, or it is broken
     /// by an error of the device, or because the device was pulled out or shut down.
     ///
@@ -528,6 +600,18 @@ impl<B: Buffer> Virtqueue<B> {
     #[inline]
     pub fn size(&self) -> u32 {
         self.ring.size.load(Relaxed)
+    }
+}
+
+/// Drops a buffer that is left in a queue.
+///
+/// # Safety
+///
+/// `token` was detached from the queue, and is from `into_raw` of `B`.
+unsafe extern "C" fn drop_buffer<B: Buffer>(_vq: *mut bindings::virtqueue, token: *mut c_void) {
+    if let Some(token) = NonNull::new(token.cast()) {
+        // SAFETY: By the safety requirements.
+        drop(unsafe { B::from_raw(token) });
     }
 }
 
