@@ -53,6 +53,11 @@ series:
 unapply:
 	$(tool)apply.py --remove
 
+#:   module      the driver as a module for a distribution's own kernel, KERNEL_RELEASE= or the
+#:               running one, which needs no rebuild
+module:
+	$(tool)module.py
+
 #:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test and only-debug
 #:               (LONG=1: debug-test), each after its set-up; the last line counts the tests
 test:

@@ -42,6 +42,8 @@ VARIABLES = {
     "NO_INSTALL": Variable("1", "name missing packages, install nothing"),
     "KERNEL": Variable("release|debug", "which kernel to build and boot (release)", "release",
                        ("release", "debug")),
+    "KERNEL_RELEASE": Variable("RELEASE", "module: the kernel (the running one), like "
+                               "7.3.4+deb13-amd64"),
     "DRIVER": Variable("rust|c|none", "which driver the guest loads (rust)", "rust",
                        ("rust", "c", "none")),
     "MEM": Variable("1G", "the guest's memory", "1G"),

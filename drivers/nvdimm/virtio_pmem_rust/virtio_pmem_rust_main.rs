@@ -11,6 +11,10 @@
 
 #![crate_name = "virtio_pmem_rust"]
 
+// Out of tree, the abstractions that the kernel lacks are part of the module.
+#[cfg(out_of_tree)]
+extern crate kernel_ext as kernel;
+
 mod callers;
 // This file and `gather` are also compiled by the model's crate, where they are public.
 #[allow(dead_code, unreachable_pub)]

@@ -225,11 +225,25 @@ impl<'a> Config<'a> {
 
     /// Returns the length that the transport can access, or [`usize::MAX`] if it checks each access
     /// itself.
+    #[cfg(not(out_of_tree))]
     fn len(&self) -> usize {
         match self.dev.ops().config_len {
             // SAFETY: The device is valid.
             Some(config_len) => unsafe { config_len(self.dev.as_raw()) },
             None => usize::MAX,
+        }
+    }
+
+    /// Returns a length that each transport can access, where they do not report it.
+    ///
+    /// That is the buffer of ccw, and what MMIO has behind its registers. PCI and vDPA check an
+    /// access, or leave that to the device; but a legacy device on PCI need not have any.
+    #[cfg(out_of_tree)]
+    fn len(&self) -> usize {
+        if self.dev.test_feature(Feature::VERSION_1) {
+            256
+        } else {
+            0
         }
     }
 

@@ -354,9 +354,12 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             if T::HAS_RESTORE {
                 (*vdrv).restore = Some(Self::restore_callback);
             }
+            // Elsewhere nothing excludes an unbind between the two.
+            #[cfg(not(out_of_tree))]
             if T::HAS_RESET_PREPARE {
                 (*vdrv).reset_prepare = Some(Self::reset_prepare_callback);
             }
+            #[cfg(not(out_of_tree))]
             if T::HAS_RESET_DONE {
                 (*vdrv).reset_done = Some(Self::reset_done_callback);
             }
@@ -501,17 +504,39 @@ impl<T: Driver> Adapter<T> {
     }
 
     extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::stop(vdev, T::freeze)
+        Self::locked(vdev, || Self::stop(vdev, T::freeze))
     }
 
     extern "C" fn restore_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        Self::start(vdev, T::restore)
+        Self::locked(vdev, || Self::start(vdev, T::restore))
     }
 
+    /// Calls `f` with the device locked. In-tree the core has locked it.
+    ///
+    /// Elsewhere the core has not, when it suspends or resumes the device and finds the driver. But
+    /// then user tasks are frozen, and the transport's device is locked, so no driver is unbound.
+    fn locked(vdev: *mut bindings::virtio_device, f: impl FnOnce() -> c_int) -> c_int {
+        // SAFETY: Called from callbacks of the virtio bus only, so the device is valid.
+        #[cfg(out_of_tree)]
+        unsafe {
+            bindings::virtio_device_lock(vdev)
+        };
+        let _ = vdev;
+        let result = f();
+        // SAFETY: As above; it was locked above.
+        #[cfg(out_of_tree)]
+        unsafe {
+            bindings::virtio_device_unlock(vdev)
+        };
+        result
+    }
+
+    #[cfg_attr(out_of_tree, expect(dead_code))]
     extern "C" fn reset_prepare_callback(vdev: *mut bindings::virtio_device) -> c_int {
         Self::stop(vdev, T::reset_prepare)
     }
 
+    #[cfg_attr(out_of_tree, expect(dead_code))]
     extern "C" fn reset_done_callback(vdev: *mut bindings::virtio_device) -> c_int {
         Self::start(vdev, T::reset_done)
     }

@@ -69,6 +69,8 @@ pub struct Builder {
     flags: c_uint,
 }
 
+// Out of tree, `Queue` is another crate's: this is a trait there.
+#[cfg(not(out_of_tree))]
 impl Queue {
     /// Begins the description of a queue that runs one work item at a time, in the order in which
     /// they were queued.
@@ -116,11 +118,16 @@ impl Queue {
     #[doc(alias = "alloc_ordered_workqueue")]
     #[inline]
     pub const fn new_ordered() -> Builder {
-        Builder { flags: 0 }
+        Builder::ordered()
     }
 }
 
 impl Builder {
+    #[inline]
+    pub(crate) const fn ordered() -> Self {
+        Self { flags: 0 }
+    }
+
     /// Guarantees progress under memory pressure.
     ///
     /// For a queue on which freeing memory may depend, such as one that finishes write-back. Its

@@ -6,11 +6,7 @@
 use super::FlushPath;
 use kernel::{
     debugfs::ScopedDir,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
-    time::msecs_to_jiffies, //
+    sync::atomic::Atomic, //
 };
 
 /// The faults of one device: off, until its file in debugfs is written.
@@ -37,8 +33,14 @@ impl FlushPath {
 
     /// Returns whether a caller is to be acknowledged although its stores are not durable. May
     /// sleep.
+    #[cfg(CONFIG_VIRTIO_PMEM_RUST_FAULTS)]
     pub(super) fn acknowledges_early(&self) -> bool {
-        if !cfg!(CONFIG_VIRTIO_PMEM_RUST_FAULTS) || self.faults.early_ack.load(Relaxed) == 0 {
+        use kernel::{
+            sync::atomic::Relaxed,
+            time::msecs_to_jiffies, //
+        };
+
+        if self.faults.early_ack.load(Relaxed) == 0 {
             return false;
         }
 
@@ -56,5 +58,10 @@ impl FlushPath {
             state.watchers -= 1;
         }
         left > 0
+    }
+
+    #[cfg(not(CONFIG_VIRTIO_PMEM_RUST_FAULTS))]
+    pub(super) fn acknowledges_early(&self) -> bool {
+        false
     }
 }
