@@ -5,14 +5,27 @@ kernel_ext/build does that on the kernel's own machine. For Debian's kernels it 
 has the kernel's packages and the compilers of its suite.
 """
 
+import hashlib
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import debian
+import kernel_source
 import settings
 import steps
+
+# Raise it when the tools make Debian's kernel for guests in another way.
+RECIPE = 1
+
+# What a module is made of.
+SOURCES = ("Kbuild", "kernel_ext/", "drivers/nvdimm/virtio_pmem_rust/", "include/", "rust/")
+
+# Modules of Debian's kernel that guests use, by the directory that they are in.
+MODULES = re.compile(r"kernel/(drivers/(nvdimm|dax|md|block|cxl|char/hw_random)"
+                     r"|fs/(9p|ext4|xfs|btrfs|overlayfs)|net/9p)/")
 
 
 def out(release):
@@ -28,6 +41,50 @@ def command(release):
     if not debian.RELEASE.fullmatch(release):
         return build  # which finds out what is missing
     return debian.enter(debian.root(release), *build)
+
+
+def key():
+    """Return the digest of all that Debian's kernel for guests depends on."""
+    value = hashlib.sha256(repr((RECIPE, debian.release(), debian.TOOLS)).encode())
+    names = steps.output(["git", "-C", settings.ROOT, "ls-files", "-co", "--exclude-standard"])
+    for name in sorted((names or "").splitlines()):
+        if name.startswith(SOURCES) and (settings.ROOT / name).is_file():
+            value.update(f"{name} {kernel_source.file_digest(settings.ROOT / name)}".encode())
+    return value.hexdigest()
+
+
+def needed(folder, release):
+    """List the modules that guests use, and all that these need."""
+    text = steps.output(["depmod", "-n", "-b", folder, release])
+    if not text:
+        raise steps.Trouble(f"depmod lists no modules of {folder}/lib/modules/{release}")
+    needs = dict(re.findall(r"^(kernel/\S+\.ko\S*):(.*)$", text, re.M))
+    return sorted({one for name, more in needs.items() if MODULES.match(name)
+                   for one in (name, *more.split())})
+
+
+def stock(kdir, made):
+    """Make Debian's kernel for guests, with the driver as a module."""
+    release = debian.release()
+    root = debian.root(release)
+    source, target = root / f"usr/lib/modules/{release}", made / f"modules/lib/modules/{release}"
+    log = steps.log_path("module")
+    with steps.step("module for Debian's kernel"):
+        steps.run(command(release), log)
+    shutil.rmtree(made / "modules", ignore_errors=True)
+    (target / "updates").mkdir(parents=True)
+    (made / "usr").mkdir(exist_ok=True)
+    for name in needed(root, release):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, target / name)
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        shutil.copy2(source / name, target)
+    shutil.copy2(out(release) / "virtio_pmem_rust.ko", target / "updates")
+    steps.run(["depmod", "-b", made / "modules", release], log, append=True)
+    shutil.copy2(source / "vmlinuz", made / "vmlinux")
+    shutil.copy2(source / "config", made / ".config")
+    steps.run(["cc", "-O2", "-o", made / "usr/gen_init_cpio", kdir / "usr/gen_init_cpio.c"], log,
+              append=True)
 
 
 def main():

@@ -40,8 +40,9 @@ VARIABLES = {
        for name in TOOLS[1:-1]},
     "RUST_LIB_SRC": Variable("DIR", "… the sources of Rust's library"),
     "NO_INSTALL": Variable("1", "name missing packages, install nothing"),
-    "KERNEL": Variable("release|debug", "which kernel to build and boot (release)", "release",
-                       ("release", "debug")),
+    "KERNEL": Variable("release|debug|debian", "which kernel to build and boot (release); debian: "
+                       "Debian's own, and the driver as a module", "release",
+                       ("release", "debug", "debian")),
     "KERNEL_RELEASE": Variable("RELEASE", "module: the kernel (the running one), like "
                                "7.3.4+deb13-amd64"),
     "DRIVER": Variable("rust|c|none", "which driver the guest loads (rust)", "rust",

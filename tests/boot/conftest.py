@@ -54,9 +54,10 @@ def kernel_name(config):
     """Return the name of the kernel to boot, which is that of its build directory."""
     built = config.getoption("--built")
     name = Path(built).resolve().name if built else "release"
-    if name not in kernels.KERNELS:
+    names = settings.VARIABLES["KERNEL"].choices
+    if name not in names:
         raise pytest.UsageError(f"--built={built}: the directory's name must be one of "
-                                f"{', '.join(kernels.KERNELS)}")
+                                f"{', '.join(names)}")
     return name
 
 
