@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The helpers that a kernel with the overlay has in its own rust/helpers/: whole files, and what
- * the patches add to the kernel's.
+ * the patches add to the kernel's. And what replaces the patches of libnvdimm.
  */
 
 #include <linux/bio.h>
 #include <linux/hrtimer.h>
 #include <linux/kmemleak.h>
+#include <linux/libnvdimm.h>
+#include <linux/module.h>
 #include <linux/sched/mm.h>
 #include <linux/workqueue.h>
 
@@ -51,4 +53,44 @@ rust_helper_alloc_ordered_workqueue(const char *name, unsigned int flags)
 __rust_helper unsigned int rust_helper_hrtimer_get_resolution(void)
 {
 	return hrtimer_resolution;
+}
+
+static bool fua;
+module_param(fua, bool, 0444);
+MODULE_PARM_DESC(fua, "Advertise FUA, at the price of a DIMM (nmem) that stands for the device");
+
+static int (*provider_flush)(struct nd_region *region, struct bio *bio);
+
+/*
+ * The BTT of a kernel without our patch flushes under a spinlock, for which the host cannot be
+ * awaited. An error fails the write before it changes the map.
+ */
+static int flush_if_able(struct nd_region *region, struct bio *bio)
+{
+	if (!bio && (in_atomic() || irqs_disabled())) {
+		pr_err_ratelimited("virtio_pmem_rust: this kernel cannot write in sector mode: use 'ndctl create-namespace --mode=fsdax' or raw mode\n");
+		return -EOPNOTSUPP;
+	}
+	return provider_flush(region, bio);
+}
+
+/*
+ * libnvdimm has no callback with which a provider could refuse a BTT, and without our patch it
+ * advertises FUA only for a region with a DIMM. It copies the mapping.
+ */
+__rust_helper struct nd_region *
+rust_helper_nvdimm_pmem_region_create(struct nvdimm_bus *bus, struct nd_region_desc *desc)
+{
+	struct nd_mapping_desc mapping = { .size = resource_size(desc->res) };
+
+	provider_flush = desc->flush;
+	desc->flush = flush_if_able;
+	if (fua) {
+		mapping.nvdimm = nvdimm_create(bus, NULL, NULL, 0, 0, 0, NULL);
+		if (!mapping.nvdimm)
+			return NULL;
+		desc->mapping = &mapping;
+		desc->num_mappings = 1;
+	}
+	return nvdimm_pmem_region_create(bus, desc);
 }

@@ -34,12 +34,15 @@ UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/lib/llvm-*/
 
 RELEASE = re.compile(r"(\d+\.\d+)\.\d+\+deb13-amd64")
 
-# Runs a command in the root $1, with the project at its own path, as root of a namespace.
+# Runs a command in the root $1, with the project and its outputs at their own paths, as root of a
+# namespace.
 ENTER = """
-root=$1 project=$2
-shift 2
-mkdir -p "$root$project"
-mount --bind "$project" "$root$project"
+root=$1
+for path in "$2" "$3"; do
+	mkdir -p "$root$path"
+	mount --bind "$path" "$root$path"
+done
+shift 3
 mount --rbind /proc "$root/proc"
 mount --rbind /dev "$root/dev"
 exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin LC_ALL=C.UTF-8 HOME=/root "$@"
@@ -118,8 +121,10 @@ def root(name):
     return target
 
 
-def enter(folder, *command):
-    """Return the command line that runs a command in a root."""
+def enter(folder, out, *command):
+    """Return the command line that runs a command in a root; it writes to the directory out."""
+    out.mkdir(parents=True, exist_ok=True)
     packages.need("source")
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    return ["unshare", "--mount", *user, "sh", "-ec", ENTER, "sh", folder, settings.ROOT, *command]
+    return ["unshare", "--mount", *user, "sh", "-ec", ENTER, "sh", folder, settings.ROOT,
+            out, *command]

@@ -40,7 +40,7 @@ def command(release):
         return build  # also for Debian, if its headers should once have them
     if not debian.RELEASE.fullmatch(release):
         return build  # which finds out what is missing
-    return debian.enter(debian.root(release), *build)
+    return debian.enter(debian.root(release), out(release), *build)
 
 
 def key():
