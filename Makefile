@@ -58,8 +58,12 @@ unapply:
 module:
 	$(tool)module.py
 
-#:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test and only-debug
-#:               (LONG=1: debug-test), each after its set-up; the last line counts the tests
+#:   deb         the same as a package for DKMS, which builds it when it is installed
+deb:
+	$(tool)deb.py
+
+#:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test, only-debug (LONG=1:
+#:               debug-test) and module-test, each after its set-up; the last line counts the tests
 test:
 	$(tool)run_tests.py
 
@@ -96,6 +100,10 @@ only-debug:
 #:   debug-test  these, and tests that gain from such a kernel (LONG=1: all)
 debug-test:
 	$(tool)run_tests.py debug-test
+
+#:   module-test  the driver as a module in guests on Debian's own kernel (minutes; LONG=1: all)
+module-test:
+	$(tool)run_tests.py module-test
 
 #:   bench       the Rust driver beside the C driver and virtio-blk: a table, the targets,
 #:               build/bench/bench.json and bench.svg (half an hour; QUICK=1: half of that)

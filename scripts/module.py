@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import debian
+import graft
 import kernel_source
 import settings
 import steps
@@ -24,8 +25,8 @@ RECIPE = 1
 SOURCES = ("Kbuild", "kernel_ext/", "drivers/nvdimm/virtio_pmem_rust/", "include/", "rust/")
 
 # Modules of Debian's kernel that guests use, by the directory that they are in.
-MODULES = re.compile(r"kernel/(drivers/(nvdimm|dax|md|block|cxl|char/hw_random)"
-                     r"|fs/(9p|ext4|xfs|btrfs|overlayfs)|net/9p)/")
+MODULES = re.compile(r"kernel/(drivers/(nvdimm|dax|md/(?!dm-vdo|bcache)|block/(loop|virtio_blk))"
+                     r"|fs/(9p|ext4|xfs)/|net/9p/9pnet_virtio)")
 
 
 def out(release):
@@ -43,13 +44,19 @@ def command(release):
     return debian.enter(debian.root(release), out(release), *build)
 
 
+def sources():
+    """List the files that a module is made of."""
+    names = [*graft.new_files(), "Kbuild",
+             *(str(path.relative_to(settings.ROOT))
+               for path in sorted((settings.ROOT / "kernel_ext").rglob("*")) if path.is_file())]
+    return [name for name in names if name.startswith(SOURCES)]
+
+
 def key():
     """Return the digest of all that Debian's kernel for guests depends on."""
     value = hashlib.sha256(repr((RECIPE, debian.release(), debian.TOOLS)).encode())
-    names = steps.output(["git", "-C", settings.ROOT, "ls-files", "-co", "--exclude-standard"])
-    for name in sorted((names or "").splitlines()):
-        if name.startswith(SOURCES) and (settings.ROOT / name).is_file():
-            value.update(f"{name} {kernel_source.file_digest(settings.ROOT / name)}".encode())
+    for name in sources():
+        value.update(f"{name} {kernel_source.file_digest(settings.ROOT / name)}".encode())
     return value.hexdigest()
 
 
@@ -77,9 +84,13 @@ def stock(kdir, made):
     for name in needed(root, release):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source / name, target / name)
-    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+    # A guest would do it each time, in emulation.
+    steps.run(["find", target, "-name", "*.ko.xz", "-exec", "xz", "-d", "{}", "+"], log,
+              append=True)
+    for name in ("modules.builtin", "modules.builtin.modinfo"):
         shutil.copy2(source / name, target)
-    shutil.copy2(out(release) / "virtio_pmem_rust.ko", target / "updates")
+    steps.run(["strip", "-g", "-o", target / "updates/virtio_pmem_rust.ko",
+               out(release) / "virtio_pmem_rust.ko"], log, append=True)
     steps.run(["depmod", "-b", made / "modules", release], log, append=True)
     shutil.copy2(source / "vmlinuz", made / "vmlinux")
     shutil.copy2(source / "config", made / ".config")

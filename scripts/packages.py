@@ -49,6 +49,7 @@ NEEDS = {
         "trace-cmd": "trace-cmd",
     },
     "test": {"git": "git", "patch": "patch"},
+    "deb": {"dpkg": "dpkg-deb", "lintian": "lintian"},
     "lint": {"shellcheck": "shellcheck", "perl": "perl", "git": "git"},
 }
 

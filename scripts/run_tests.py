@@ -108,6 +108,7 @@ PARTS = {
     "boot-test": functools.partial(guests, "boot-test", "release"),
     "only-debug": functools.partial(guests, "only-debug", "debug", "-m", "only_debug"),
     "debug-test": functools.partial(guests, "debug-test", "debug"),
+    "module-test": functools.partial(guests, "module-test", "debian", "-rs"),
 }
 
 

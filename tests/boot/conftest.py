@@ -5,10 +5,11 @@ boot      makes guests for one test
 machine   is a guest that the tests of a module share; a failed test ends it, the next boots again
 
 The kernel and LONG=1 in the environment select the tests. Without a mark a test runs on the release
-kernel, and with LONG=1 on the debug kernel, too. Marks:
+kernel, and with LONG=1 on the debug kernel, too; stock.py lists those for Debian's kernel. Marks:
 
 on_debug    runs on the debug kernel, too
 only_debug  runs on the debug kernel alone: it needs its checks or its faults
+only_stock  runs on Debian's kernel alone
 long        runs with LONG=1 only
 """
 
@@ -23,6 +24,7 @@ import counters
 import fsx as exerciser
 import host as hosts
 import pytest
+import stock
 from machine import Machine
 
 import initramfs
@@ -39,7 +41,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Register the marks, and end in good order on SIGTERM: leave no guest and no disk behind."""
     for mark in ("on_debug: runs on the debug kernel, too",
-                 "only_debug: runs on the debug kernel alone", "long: runs with LONG=1 only"):
+                 "only_debug: runs on the debug kernel alone",
+                 "only_stock: runs on Debian's kernel alone", "long: runs with LONG=1 only"):
         config.addinivalue_line("markers", mark)
     signal.signal(signal.SIGTERM, steps.interrupted)
     try:
@@ -61,20 +64,25 @@ def kernel_name(config):
     return name
 
 
-def wanted(item, debug, long):
+def wanted(item, kernel, long):
     """Return whether a test is to run."""
     marks = {mark.name for mark in item.iter_markers()}
-    if "long" in marks and not long:
+    if "long" in marks and not long or "only_stock" in marks and kernel != "debian":
         return False
-    if debug:
+    if kernel == "debug":
         return long or bool(marks & {"on_debug", "only_debug"})
+    if kernel == "debian" and not (long or stock.is_quick(item)):
+        return False
     return "only_debug" not in marks
 
 
 def pytest_collection_modifyitems(config, items):
-    """Deselect tests for the other kernel, and long ones."""
-    debug, long = kernel_name(config) == "debug", settings.flag("LONG")
-    out = [item for item in items if not wanted(item, debug, long)]
+    """Deselect tests for another kernel, and long ones."""
+    name, long = kernel_name(config), settings.flag("LONG")
+    out = [item for item in items if not wanted(item, name, long)]
+    for item in items:
+        if name == "debian" and (why := stock.reason(item)):
+            item.add_marker(pytest.mark.skip(reason=why))
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in out]
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the module does where the kernel lacks the patches: on a distribution's own kernel only."""
+
+import pytest
+
+from guest import DRIVERS
+
+pytestmark = pytest.mark.only_stock
+
+
+def test_alias(boot):
+    """The module is loaded by the alias, on a kernel without the driver, and binds."""
+    with boot() as machine:
+        device = machine.device()
+        assert machine.bound(device) == DRIVERS["rust"]
+        assert "/updates/" in machine.sh(f"modinfo -n {DRIVERS['rust']}")
+        assert machine.sh(f"cat /sys/block/{machine.disk(device)}/queue/fua") == "0"
+
+
+def test_fua(boot):
+    """With fua=1 the disk advertises FUA and the region has deep_flush; a DIMM is there."""
+    with boot(append="virtio_pmem_rust.fua=1") as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        assert machine.sh(f"cat /sys/block/{disk}/queue/fua") == "1"
+        machine.sh("ls /sys/bus/nd/devices/nmem0")
+        before = machine.host.ended()
+        machine.sh(f"echo 1 | tee {device.path}/ndbus*/region*/deep_flush")
+        assert machine.host.ended() == before + 1
+        assert "unable to guarantee persistence" not in machine.console()
+        machine.unbind(device)
+        machine.bind(device)
+
+
+def test_sector_mode(boot):
+    """A write in sector mode fails with a message, and another mode works afterwards."""
+    with boot() as machine:
+        machine.disk(machine.device())
+        create = "ndctl create-namespace -f -e namespace0.0 -m"
+        machine.sh(f"{create} sector")
+        machine.until("[ -b /dev/pmem0s ]")
+        machine.fails("dd if=/dev/zero of=/dev/pmem0s bs=4k count=1 oflag=direct")
+        assert "this kernel cannot write in sector mode" in machine.sh("dmesg")
+        machine.sh(f"{create} fsdax")
+        machine.until("[ -b /dev/pmem0 ]")
+        machine.sh("dd if=/dev/zero of=/dev/pmem0 bs=4k count=1 oflag=direct conv=fsync")
