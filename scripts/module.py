@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import debian
+import debian_root
 import graft
 import kernel_source
 import settings
@@ -39,9 +39,9 @@ def command(release):
     build = [settings.ROOT / "kernel_ext/build", release, out(release)]
     if Path(f"/lib/modules/{release}/build/rust/libkernel.rmeta").exists():
         return build  # also for Debian, if its headers should once have them
-    if not debian.RELEASE.fullmatch(release):
+    if not debian_root.RELEASE.fullmatch(release):
         return build  # which finds out what is missing
-    return debian.enter(debian.root(release), out(release), *build)
+    return debian_root.enter(debian_root.root(release), out(release), *build)
 
 
 def sources():
@@ -54,7 +54,7 @@ def sources():
 
 def key():
     """Return the digest of all that Debian's kernel for guests depends on."""
-    value = hashlib.sha256(repr((RECIPE, debian.release(), debian.TOOLS)).encode())
+    value = hashlib.sha256(repr((RECIPE, debian_root.release(), debian_root.TOOLS)).encode())
     for name in sources():
         value.update(f"{name} {kernel_source.file_digest(settings.ROOT / name)}".encode())
     return value.hexdigest()
@@ -72,8 +72,8 @@ def needed(folder, release):
 
 def stock(kdir, made):
     """Make Debian's kernel for guests, with the driver as a module."""
-    release = debian.release()
-    root = debian.root(release)
+    release = debian_root.release()
+    root = debian_root.root(release)
     source, target = root / f"usr/lib/modules/{release}", made / f"modules/lib/modules/{release}"
     log = steps.log_path("module")
     with steps.step("module for Debian's kernel"):

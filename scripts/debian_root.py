@@ -68,9 +68,9 @@ def place(name):
 
 def unpack(package, folder, log):
     """Unpack a package."""
-    unused = " ".join(f"--exclude='./{path}'" for path in UNUSED)
-    steps.run(["sh", "-c", f'dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" '
-               f"--keep-directory-symlink --no-same-owner --no-wildcards-match-slash {unused}", "sh", package, folder],
+    steps.run(["sh", "-c", 'package=$1; shift; dpkg-deb --fsys-tarfile "$package" | tar -x "$@"',
+               "sh", package, "-C", folder, "--keep-directory-symlink", "--no-same-owner",
+               "--no-wildcards-match-slash", *(f"--exclude=./{path}" for path in UNUSED)],
               log, append=True)
 
 
