@@ -35,13 +35,18 @@ def make_start(tmp_path, monkeypatch):
     return start
 
 
-def runs(pid):
-    """Return whether a process runs; a zombie, which init may not have reaped yet, does not."""
+def state(pid):
+    """Return the letter of a process's state, or an empty string if there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+def runs(pid):
+    """Return whether a process runs; a zombie, which init may not have reaped yet, does not."""
+    return state(pid) not in ("", "Z")
 
 
 def until(condition):
@@ -90,6 +95,7 @@ def test_a_shell_ends_with_its_tool(start, tmp_path):
     script = f"trap 'touch {tmp_path}/terminal; exit' TERM; echo $$ >{tmp_path}/1; "
     found = start(f"{script} while :; do sleep 0.1; done", 600, shell=True)
     pid = started(tmp_path)
+    until(lambda: state(found.process.pid) == "S")  # before it waits, timeout forwards no signal
     found.close()
     assert not runs(pid)
     assert (tmp_path / "terminal").exists()  # QEMU was not killed
