@@ -49,7 +49,7 @@ NEEDS = {
         "trace-cmd": "trace-cmd",
     },
     "test": {"git": "git", "patch": "patch"},
-    "deb": {"dpkg": "dpkg-deb", "lintian": "lintian"},
+    "deb": {"debootstrap": "debootstrap", "dpkg": "dpkg-deb", "lintian": "lintian"},
     "lint": {"shellcheck": "shellcheck", "perl": "perl", "git": "git"},
 }
 
