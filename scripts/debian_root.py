@@ -32,6 +32,8 @@ KERNEL = ("linux-headers-{}", "linux-headers-{common}", "linux-kbuild-{short}", 
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/lib/llvm-*/include",
           "usr/lib/llvm-*/lib/*.a", "usr/src/rustc-*/compiler", "usr/src/rustc-*/src")
 
+NEWEST = 2  # roots that are kept
+
 RELEASE = re.compile(r"(\d+\.\d+)\.\d+\+deb13-amd64")
 
 # Runs a command in the root $1, with the project and its outputs at their own paths, as root of a
@@ -50,8 +52,10 @@ exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin LC_ALL=C.UTF-8 HOME=/root "$@
 
 
 def release():
-    """Return the release of Debian's kernel whose source is pinned."""
-    version = re.search(r"_([\d.]+)-", kernel_source.read_pin().name)[1]
+    """Return the release of Debian's kernel whose source is used, or else is pinned."""
+    note = settings.BUILD / "linux" / kernel_source.NOTE
+    name = note.read_text().split()[1] if note.exists() else kernel_source.read_pin().name
+    version = re.search(r"_([\d.]+)-", name)[1]
     return f"{version}+deb13-amd64"
 
 
@@ -116,8 +120,11 @@ def root(name):
         made = Path(folder) / "root"
         made.mkdir()
         fill(made, name, apt)
-        with contextlib.suppress(FileExistsError, OSError):  # another run was faster
+        with contextlib.suppress(OSError):  # another run was faster
             os.rename(made, target)
+    roots = sorted(settings.cache().glob("debian-*"), key=lambda path: path.stat().st_mtime)
+    for old in roots[:-NEWEST]:
+        shutil.rmtree(old, ignore_errors=True)
     return target
 
 
