@@ -234,10 +234,12 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Returns a length that each transport can access, where they do not report it.
+    /// Returns a length that can be accessed where transports do not report it: ccw's buffer, and
+    /// what MMIO has behind its registers.
     ///
-    /// That is the buffer of ccw, and what MMIO has behind its registers. PCI and vDPA check an
-    /// access, or leave that to the device; but a legacy device on PCI need not have any.
+    /// Modern PCI stops an access beyond the device's length by `BUG_ON()`. Some drivers of vDPA
+    /// devices do not, but none of them has a device with a Rust driver. Legacy PCI accesses what
+    /// follows the BAR, so legacy devices are refused.
     #[cfg(out_of_tree)]
     fn len(&self) -> usize {
         if self.dev.test_feature(Feature::VERSION_1) {
