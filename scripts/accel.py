@@ -5,6 +5,7 @@ import functools
 import os
 from pathlib import Path
 
+import qemu
 import settings
 import steps
 
@@ -24,8 +25,8 @@ def arguments(name):
 
 def probe(kernel, boots):
     """Return the accelerator that works, and why."""
-    if steps.output([settings.qemu(), "--version"]) is None:
-        raise steps.Trouble(f"{settings.qemu()} does not run: install it, or give QEMU=")
+    if steps.output([qemu.program(), "--version"]) is None:
+        raise steps.Trouble(f"{qemu.program()} does not run: install it, or give QEMU=")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg", "/dev/kvm cannot be opened"
     if boots(kernel, "kvm", LIMIT):
@@ -42,7 +43,7 @@ def choose(kernel, boots):
     if settings.get("ACCEL"):
         return settings.choice("ACCEL")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    note, key = settings.cache() / f"accel-{os.getuid()}", [boot, settings.qemu()]
+    note, key = settings.cache() / f"accel-{os.getuid()}", [boot, qemu.program()]
     try:
         known = note.read_text(encoding="utf-8").splitlines()
     except OSError:

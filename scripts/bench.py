@@ -40,6 +40,7 @@ import accel
 import initramfs
 import kernel as kernels
 import python_env
+import qemu
 import settings
 import steps
 from bench_report import (
@@ -465,10 +466,10 @@ def draw(python, source, target):
 
 def about(kernel, folder, wanted):
     """Return the circumstances of the measurement."""
-    qemu = steps.output([settings.qemu(), "--version"]) or ""
+    version = steps.output([qemu.program(), "--version"]) or ""
     return {
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "qemu": qemu.split("\n", maxsplit=1)[0],
+        "qemu": version.split("\n", maxsplit=1)[0],
         "accelerator": accel.choose(kernel, boots),
         "guest": "{memory} bytes, {smp} processors".format(**machine()),
         "host_kernel": os.uname().release,

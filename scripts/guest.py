@@ -34,6 +34,7 @@ from pathlib import Path
 import accel
 import initramfs
 import kernel as kernels
+import qemu
 import settings
 import steps
 
@@ -223,7 +224,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             archive = self.folder / "initramfs.cpio"
             initramfs.add_files(self.kernel, self.files, archive)
         words = [
-            *self.wrapper, settings.qemu(),
+            *self.wrapper, qemu.program(),
             "-M", "q35,nvdimm=off", *accel.arguments(accelerator),
             "-m", f"{self.memory >> 20}M,slots=2,maxmem={(self.memory >> 20) + (room << 10)}M",
             "-smp", str(self.smp), "-nodefaults", "-no-user-config", "-display", "none",

@@ -108,10 +108,13 @@ def write_pin(pin):
 
 
 class Apt:
-    """A private apt configuration: the user's sources and lists stay as they are."""
+    """A private apt configuration: the user's sources and lists stay as they are.
 
-    def __init__(self, folder):
-        self.folder = folder
+    remedy  what a user may do where nothing can be fetched
+    """
+
+    def __init__(self, folder, remedy="give a source tree with KDIR="):
+        self.folder, self.remedy = folder, remedy
         for part in ("state/lists/partial", "cache/archives/partial", "etc"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         self.options = [
@@ -138,7 +141,7 @@ class Apt:
         except steps.Trouble as error:
             raise steps.Trouble(
                 f"nothing can be fetched from {MIRROR}: set http_proxy if the network has a proxy, "
-                f"or give a source tree with KDIR=\n{steps.tail(self.log)}"
+                f"or {self.remedy}\n{steps.tail(self.log)}"
             ) from error
 
     def update(self, suites):
@@ -214,7 +217,7 @@ def extract(apt, package, sha256=None):
 
 
 @contextlib.contextmanager
-def private_apt():
+def private_apt(**more):
     """Provide an Apt in a temporary folder of the cache."""
     settings.cache().mkdir(parents=True, exist_ok=True)
     for left in settings.cache().glob(".fetch-*"):
@@ -222,7 +225,7 @@ def private_apt():
             if left.stat().st_mtime < time.time() - 24 * 3600:  # of a killed run
                 shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=settings.cache(), prefix=".fetch-") as folder:
-        yield Apt(Path(folder))
+        yield Apt(Path(folder), **more)
 
 
 def fetch(pin):

@@ -57,7 +57,8 @@ VARIABLES = {
     "SHARE": Variable("DIR", "a directory that the guest has on /share"),
     "LOGS": Variable("DIR", "where the logs of the guest's console and of QEMU go (build/logs)"),
     "QEMU_ARGS": Variable("'...'", "more arguments for QEMU"),
-    "QEMU": Variable("PROGRAM", "which QEMU (qemu-system-x86_64)", "qemu-system-x86_64"),
+    "QEMU": Variable("PROGRAM|11.1", "which QEMU (the system's), or its version in Debian 13 or in "
+                     "backports: it is fetched, and runs beside the system's"),
     "ACCEL": Variable("kvm|tcg", "the accelerator; by default KVM if a guest really runs, else TCG",
                       "", ("kvm", "tcg")),
     "TIMEOUT": Variable("SECONDS", "after which the guest is killed (600; debug kernel: 1800; "
@@ -128,11 +129,6 @@ def in_bytes(name, text, example="512M"):
 def arch():
     """Return the architecture of the guests."""
     return choice("ARCH")
-
-
-def qemu():
-    """Return which QEMU is run."""
-    return get("QEMU")
 
 
 def out(name):
