@@ -155,6 +155,9 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.pending = b""
         self.folder = None
 
+    # The bus of the agent's port.
+    serial = "virtio-serial-pci"
+
     # Start and end
 
     def __enter__(self):
@@ -207,10 +210,15 @@ class Guest:  # pylint: disable=too-many-instance-attributes
                           "-device", f"virtio-9p-pci,fsdev={TAG},mount_tag={TAG}"])
         return words
 
-    def command(self):
-        """Return the command line of QEMU."""
+    def machine(self):
+        """Return QEMU's arguments for the machine and its memory."""
         # Every region may be aligned to a gigabyte, and hot-added ones need room, too.
         room = sum(-(-disk.create() // GIB) + 1 for disk in self.pmem) + 8
+        return ["-M", "q35,nvdimm=off",
+                "-m", f"{self.memory >> 20}M,slots=2,maxmem={(self.memory >> 20) + (room << 10)}M"]
+
+    def command(self):
+        """Return the command line of QEMU."""
         append = f"console=ttyS0 panic=-1 oops=panic driver={self.driver} {self.append}"
         accelerator = self.accelerator or accel.choose(self.kernel, boots)
         if accelerator != "kvm":
@@ -225,8 +233,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             initramfs.add_files(self.kernel, self.files, archive)
         words = [
             *self.wrapper, qemu.program(),
-            "-M", "q35,nvdimm=off", *accel.arguments(accelerator),
-            "-m", f"{self.memory >> 20}M,slots=2,maxmem={(self.memory >> 20) + (room << 10)}M",
+            *self.machine(), *accel.arguments(accelerator),
             "-smp", str(self.smp), "-nodefaults", "-no-user-config", "-display", "none",
             "-no-reboot", "-kernel", self.kernel.image, "-initrd", archive,
             "-append", f"{append} shell=1" if self.shell else append,
@@ -235,7 +242,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             *(["-serial", "mon:stdio"] if self.shell else ["-serial", f"file:{self.console_log}"]),
             "-chardev", f"socket,id=agent,path={self.folder}/agent,server=on,wait=off",
             *(["-serial", "chardev:agent"] if self.uart else [
-                "-device", "virtio-serial-pci",
+                "-device", self.serial,
                 "-device", "virtserialport,chardev=agent,name=agent",
             ]),
             # An IOMMU must come before the devices that it serves.

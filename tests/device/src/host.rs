@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What all personalities share: the image, the journal, the ring, the power.
+
+use crate::image::{Image, Journal};
+use crate::ring::{Memory, Request, Ring};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+use vm_memory::GuestAddressSpace;
+
+/// The status of a flush that succeeded.
+pub const OK: u32 = 0;
+
+/// A request of the type FLUSH.
+pub const FLUSH: u32 = 0;
+
+/// The host under one device.
+pub struct Host {
+    /// By how much a flush takes longer.
+    pub delay: Duration,
+    pages: Memory,
+    ring: Mutex<Option<Ring>>,
+    image: Mutex<Image>,
+    journal: Mutex<Journal>,
+    power: AtomicBool,
+}
+
+impl Host {
+    /// Makes a host whose device has its range in some memory.
+    pub fn new(delay: Duration, pages: Memory, image: Image, journal: Journal) -> Self {
+        Self {
+            delay,
+            pages,
+            ring: Mutex::new(None),
+            image: Mutex::new(image),
+            journal: Mutex::new(journal),
+            power: AtomicBool::new(true),
+        }
+    }
+
+    /// Adds a line to the journal.
+    pub fn note(&self, text: &str) {
+        self.journal.lock().unwrap().note(text);
+    }
+
+    /// Copies the image to the device's range.
+    pub fn load(&self) {
+        self.image.lock().unwrap().load(&self.pages.memory());
+    }
+
+    /// Returns the ring in its place.
+    pub fn ring(&self) -> MutexGuard<'_, Option<Ring>> {
+        self.ring.lock().unwrap()
+    }
+
+    /// Returns whether the driver's ring is still served.
+    pub fn is_on(&self) -> bool {
+        self.power.load(Ordering::SeqCst)
+    }
+
+    /// Flushes the range to the image.
+    pub fn flush(&self) {
+        thread::sleep(self.delay);
+        let mut image = self.image.lock().unwrap();
+
+        if self.is_on() && !image.flush(&self.pages.memory(), &mut self.journal.lock().unwrap()) {
+            self.power.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes the next request.
+    pub fn take(&self) -> Option<Request> {
+        if !self.is_on() {
+            return None;
+        }
+        self.ring().as_mut()?.take()
+    }
+
+    /// Returns whether a request was taken since the ring started.
+    pub fn has_taken(&self) -> bool {
+        self.ring().as_ref().is_some_and(Ring::has_taken)
+    }
+
+    /// Returns a request with its status, and does not interrupt.
+    pub fn put(&self, request: &Request, status: Option<u32>, len: u32) {
+        if !self.is_on() {
+            return;
+        }
+        if let Some(ring) = self.ring().as_mut().filter(|ring| ring.is_running()) {
+            if let Some(status) = status {
+                ring.status(request, status);
+            }
+            ring.put(request, len);
+        }
+    }
+
+    /// Interrupts the driver if it wants to be.
+    pub fn notify(&self) {
+        if let Some(ring) = self.ring().as_mut().filter(|ring| ring.is_running()) {
+            ring.notify();
+        }
+    }
+
+    /// Returns a request and interrupts.
+    pub fn answer(&self, request: &Request, status: u32) {
+        self.put(request, Some(status), 4);
+        self.notify();
+    }
+
+    /// Asks for further kicks; returns whether requests have arrived meanwhile.
+    pub fn rearm(&self) -> bool {
+        self.ring().as_mut().is_some_and(Ring::rearm)
+    }
+}

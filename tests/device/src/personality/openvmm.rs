@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! OpenVMM: a packed ring, and a range that is a shared memory region alone.
+//!
+//! Source: microsoft/openvmm, vm/devices/virtio/virtio_pmem/src/lib.rs at
+//! 18468b5536fa6a7d82c7b25c952d36ba8c9df466.
+//!
+//! The configuration space has a start and a size of 0; the range is shared memory region 0, though
+//! the feature SHMEM_REGION is not offered. The ring may be packed, with EVENT_IDX and indirect
+//! descriptors. The used length is 4 in any case.
+//!
+//! Not here: the success without a flush that a read-only file gets, which a driver cannot tell from
+//! another.
+
+use super::{Personality, EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
+use crate::host::{Host, FLUSH, OK};
+use crate::image::Range;
+use std::sync::Arc;
+
+/// The status of a failed or unknown request.
+const FAILED: u32 = 1;
+
+/// OpenVMM's behaviour.
+pub struct OpenVmm;
+
+impl Personality for OpenVmm {
+    fn features(&self) -> u64 {
+        VERSION_1 | EVENT_IDX | INDIRECT_DESC | RING_PACKED
+    }
+
+    fn config(&self, _: Range) -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn has_region(&self) -> bool {
+        true
+    }
+
+    fn kick(&self, host: &Arc<Host>) {
+        loop {
+            while let Some(request) = host.take() {
+                if request.kind == Some(FLUSH) {
+                    host.flush();
+                    host.answer(&request, OK);
+                } else {
+                    host.note("malformed");
+                    host.answer(&request, FAILED);
+                }
+            }
+            if !host.rearm() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! QEMU: a thread pool, which answers in any order.
+//!
+//! Source: qemu/qemu, hw/virtio/virtio-pmem.c at 06b40d250ecfa1633209c2e431a7a38acfd03a98, and the
+//! handler of notifications in hw/virtio/virtio.c.
+//!
+//! One request is taken for each notification. A notification without a request breaks the device:
+//! there, the configuration gets DEVICE_NEEDS_RESET; vhost-user has no message for that, so here the
+//! journal gets "empty", and the queue is served no more. (QEMU's vhost frontend kicks by itself when
+//! the ring starts, so those before the ring's first request do not count.) A reset does not stop requests in the
+//! pool: their answers arrive in the ring that the driver has then. (The device itself, with
+//! NEEDS_RESET, is what the other tests in guests run on.)
+
+use super::{Personality, EVENT_IDX, INDIRECT_DESC, VERSION_1};
+use crate::host::{Host, OK};
+use crate::random::Random;
+use crate::Options;
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// QEMU's behaviour.
+pub struct Qemu {
+    broken: AtomicBool,
+    random: Mutex<Random>,
+}
+
+impl Qemu {
+    /// Begins with a working queue.
+    pub fn new(options: &Options) -> Result<Self, Box<dyn Error>> {
+        Ok(Self {
+            broken: AtomicBool::new(false),
+            random: Mutex::new(Random::new(options.number("seed")?.unwrap_or(1))),
+        })
+    }
+}
+
+impl Personality for Qemu {
+    fn features(&self) -> u64 {
+        VERSION_1 | EVENT_IDX | INDIRECT_DESC
+    }
+
+    fn finishes_before_reset(&self) -> bool {
+        false
+    }
+
+    fn kick(&self, host: &Arc<Host>) {
+        if self.broken.load(Ordering::SeqCst) {
+            return;
+        }
+        let Some(request) = host.take() else {
+            if host.is_on() && host.has_taken() {
+                host.note("empty");
+                self.broken.store(true, Ordering::SeqCst);
+            }
+            return;
+        };
+        host.rearm();
+        let (host, pause) = (host.clone(), self.random.lock().unwrap().below(4));
+        thread::spawn(move || {
+            host.flush();
+            thread::sleep(Duration::from_millis(pause));
+            host.answer(&request, OK);
+        });
+    }
+}
