@@ -108,8 +108,6 @@ class Served(Guest):
         self.served, self.program, self.socket = served, None, None
         if not served.has_region:
             append = f"memmap={SIZE}${START} {append}"
-        if served.transport == "mmio":
-            self.serial = "virtio-serial-device"
         super().__init__(*positional, append=append, **more)
 
     def machine(self):
@@ -118,6 +116,15 @@ class Served(Guest):
         return ["-M", f"{MACHINES[self.served.transport]},memory-backend=ram", "-m", size,
                 "-object", f"memory-backend-memfd,id=ram,size={size},share=on",
                 "-global", "virtio-mmio.force-legacy=off"]
+
+    def port(self):
+        """Return QEMU's arguments for the port that carries commands."""
+        if self.served.transport == "pci":
+            return super().port()
+        if self.uart:
+            return ["-device", "isa-serial,index=1,chardev=agent"]
+        return ["-device", "virtio-serial-device",
+                "-device", "virtserialport,chardev=agent,name=agent"]
 
     def devices(self):
         """Return QEMU's arguments for the devices under test."""

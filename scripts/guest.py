@@ -155,9 +155,6 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.pending = b""
         self.folder = None
 
-    # The bus of the agent's port.
-    serial = "virtio-serial-pci"
-
     # Start and end
 
     def __enter__(self):
@@ -217,6 +214,12 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         return ["-M", "q35,nvdimm=off",
                 "-m", f"{self.memory >> 20}M,slots=2,maxmem={(self.memory >> 20) + (room << 10)}M"]
 
+    def port(self):
+        """Return QEMU's arguments for the port that carries commands."""
+        if self.uart:
+            return ["-serial", "chardev:agent"]
+        return ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=agent"]
+
     def command(self):
         """Return the command line of QEMU."""
         append = f"console=ttyS0 panic=-1 oops=panic driver={self.driver} {self.append}"
@@ -241,10 +244,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             "-mon", "chardev=qmp,mode=control",
             *(["-serial", "mon:stdio"] if self.shell else ["-serial", f"file:{self.console_log}"]),
             "-chardev", f"socket,id=agent,path={self.folder}/agent,server=on,wait=off",
-            *(["-serial", "chardev:agent"] if self.uart else [
-                "-device", self.serial,
-                "-device", "virtserialport,chardev=agent,name=agent",
-            ]),
+            *self.port(),
             # An IOMMU must come before the devices that it serves.
             *self.args, *self.devices(),
         ]

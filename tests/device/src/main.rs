@@ -103,7 +103,9 @@ fn run() -> Result<(), Box<dyn Error>> {
 
     daemon
         .serve(options.text("socket")?)
-        .map_err(|error| format!("vhost-user: {error:?}").into())
+        .map_err(|error| format!("vhost-user: {error:?}"))?;
+    // What is still in flight has lost its guest.
+    std::process::exit(0)
 }
 
 fn main() {

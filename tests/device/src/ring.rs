@@ -224,7 +224,8 @@ impl Ring {
             std::sync::atomic::fence(Ordering::Release);
             self.write(at + 14, flags.to_le());
             self.used.advance(request.descriptors, size);
-        } else {
+        } else if self.vring.add_used(request.id, len).is_err() {
+            // virtio-queue refuses identifiers that are out of range.
             let mut vring = self.vring.get_mut();
             let (ring, size, next) = {
                 let queue = vring.get_queue();

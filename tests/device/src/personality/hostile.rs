@@ -90,7 +90,8 @@ impl Personality for Hostile {
             if offence % 2 == 0 {
                 host.flush();
             }
-            host.answer(&other, OK);
+            host.put(&other, Some(OK), 4);
+            host.ring().iter().for_each(|ring| ring.interrupt());
         }
     }
 }
