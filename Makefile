@@ -62,8 +62,9 @@ module:
 deb:
 	$(tool)deb.py
 
-#:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test, only-debug (LONG=1:
-#:               debug-test) and module-test, each after its set-up; the last line counts the tests
+#:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test, devices, only-debug
+#:               (LONG=1: debug-test) and module-test, each after its set-up; the last line counts
+#:               the tests
 test:
 	$(tool)run_tests.py
 
@@ -91,6 +92,11 @@ coverage:
 #:   boot-test   tests in guests (minutes)
 boot-test:
 	$(tool)run_tests.py boot-test
+
+#:   devices     tests in guests on a device of the project's own, with the behaviour of several
+#:               hosts, under a QEMU 11.1 that is fetched; a table in build/devices/ (minutes)
+devices:
+	$(tool)run_tests.py devices
 
 #:   only-debug  tests that need a kernel with KASAN, lockdep and fault injection (minutes, after
 #:               its build)

@@ -9,6 +9,7 @@ import xml.etree.ElementTree
 
 import boot
 import coverage
+import device_table
 import kernel as kernels
 import kernel_source
 import kunit
@@ -98,6 +99,17 @@ def guests(part, kernel, *options):
                   "--only-rerun=wrong clock", *options)
 
 
+def devices():
+    """Run the tests on the project's own device, and write a table of what passed."""
+    built = kernels.ready("release")
+    toolchain.cargo()
+    counts = pytest("devices", settings.TESTS / "devices", f"--built={built.out}",
+                    "-n", str(min(os.cpu_count(), 4)), "--dist=loadgroup",
+                    "--reruns=2", "--only-rerun=stale breakpoint", "--only-rerun=wrong clock")
+    steps.say(f"table: {device_table.write(settings.BUILD / 'devices.xml')}")
+    return counts
+
+
 PARTS = {
     "model": model,
     "scripts": scripts,
@@ -106,6 +118,7 @@ PARTS = {
     "coverage": coverage.run,
     "boot": boot.run,
     "boot-test": functools.partial(guests, "boot-test", "release"),
+    "devices": devices,
     "only-debug": functools.partial(guests, "only-debug", "debug", "-m", "only_debug"),
     "debug-test": functools.partial(guests, "debug-test", "debug"),
     "module-test": functools.partial(guests, "module-test", "debian", "-rs"),

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The driver on hosts that lose or repeat answers, or break the rules."""
+
+import os
+
+import pytest
+from subject import combinations, wait
+
+import settings
+
+DSYNC = 'xfs_io -d -s -c "pwrite -q -S {pattern} -b 4k {at}k 4k" /dev/{disk}'
+
+# How many hostile hosts a guest meets.
+SEEDS = 10 if settings.flag("LONG") else 2
+
+
+def write(machine, disk, number):
+    """Write a page with O_SYNC; return whether that succeeded."""
+    command = DSYNC.format(pattern=number % 250 + 1, at=4 * number, disk=disk)
+    return machine.run(f"timeout 60 {command}").status == 0
+
+
+@pytest.mark.parametrize("combination", combinations(["snapshot"]))
+def test_answer_twice(make, folder, combination):
+    """A flush that is answered twice harms neither its own caller nor the next ones.
+
+    All that was acknowledged is in the image: the second answer acknowledges nothing.
+    """
+    with make(*combination, folder, {"twice": 6}, name=f"twice-{combination[1]}") as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        for number in range(20):
+            machine.sh(f"timeout 60 {DSYNC.format(pattern=number + 1, at=4 * number, disk=disk)}")
+            image = machine.served.image.read_bytes()
+            assert image[4096 * number:4096 * (number + 1)] == bytes([number + 1]) * 4096
+        assert machine.served.notes("twice")
+        machine.unbind(device)
+        assert write(machine, machine.bind(device), 30)
+
+
+@pytest.mark.parametrize("combination", combinations(["snapshot"]))
+def test_answer_lost(make, folder, combination):
+    """The caller of a lost answer waits; unbinding ends it with an error, and binding works."""
+    with make(*combination, folder, {"lost": 6}, name=f"lost-{combination[1]}",
+              append="virtio_pmem_rust.timeout=8") as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        machine.later("writers", "\n".join(
+            DSYNC.format(pattern=7, at=4 * number, disk=disk) + " || exit 1"
+            for number in range(20)))
+        wait(lambda: len(machine.served.notes("lost")), 1)
+        machine.sh("sleep 2")
+        assert not machine.done("writers")
+        machine.unbind(device)
+        assert machine.join("writers")[0] != 0
+        assert write(machine, machine.bind(device), 30)
+
+
+@pytest.mark.parametrize("index", range(SEEDS))
+@pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
+@pytest.mark.parametrize("combination", combinations(["hostile"]))
+def test_hostile(make, folder, combination, seed, index):
+    """No offence crashes the guest or keeps the device from being unbound."""
+    options = {"seed": seed + index}
+    with make(*combination, folder, options, name=f"hostile-{combination[1]}-{index}",
+              append="virtio_pmem_rust.timeout=8") as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        for number in range(40):
+            if machine.run(f"[ -b /dev/{disk} ]").status:
+                break
+            write(machine, disk, number)
+        if machine.bound(device) != "none":
+            machine.unbind(device)
+        assert machine.served.notes("offence")
