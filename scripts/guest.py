@@ -218,7 +218,8 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         """Return QEMU's arguments for the port that carries commands."""
         if self.uart:
             return ["-serial", "chardev:agent"]
-        return ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=agent"]
+        return ["-device", "virtio-serial-pci",
+                "-device", "virtserialport,chardev=agent,name=agent"]
 
     def command(self):
         """Return the command line of QEMU."""

@@ -66,11 +66,10 @@ impl Device {
     fn load(&self) {
         if !self.loaded.swap(true, Ordering::SeqCst) {
             self.host.load();
-            self.map();
         }
     }
 
-    /// Maps the region where the guest has it.
+    /// Maps the region where the guest has it. QEMU unmaps it at each reset.
     fn map(&self) {
         let (Some(file), Some(frontend)) = (&self.region, self.frontend.lock().unwrap().clone())
         else {
@@ -136,6 +135,7 @@ impl VhostUserBackend for Device {
 
     fn update_memory(&self, _: Memory) -> Result<()> {
         self.load();
+        self.map();
         Ok(())
     }
 
