@@ -23,6 +23,9 @@ PROGRAMS = {
     "arm64": ("qemu-system-arm", "qemu-system-aarch64"),
 }
 
+# A value of QEMU= that is no program.
+VERSION = re.compile(r"\d+\.\d+")
+
 # Data, firmware and modules are not at the paths that were compiled in.
 START = """#!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
@@ -90,7 +93,7 @@ def program(arch=None):
     """Return the program that runs guests of an architecture, by default of ARCH."""
     arch = arch or settings.arch()
     given, name = settings.get("QEMU"), PROGRAMS[arch][1]
-    if not re.fullmatch(r"\d+\.\d+", given):
+    if not VERSION.fullmatch(given):
         return given or name
     target = settings.cache() / f"qemu-{given}-{arch}"
     if not (target / name).exists():

@@ -104,7 +104,8 @@ impl VhostUserBackend for Device {
 
     fn acked_features(&self, features: u64) {
         self.acked.store(features, Ordering::SeqCst);
-        self.host.note(&format!("features {:#x}", features & !PROTOCOL_FEATURES));
+        self.host
+            .note(&format!("features {:#x}", features & !PROTOCOL_FEATURES));
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
@@ -126,7 +127,10 @@ impl VhostUserBackend for Device {
         let (start, length) = self.personality.config(self.range);
         let bytes = [start.to_le_bytes(), length.to_le_bytes()].concat();
 
-        (offset as usize..).take(size as usize).map(|at| bytes.get(at).copied().unwrap_or(0)).collect()
+        (offset as usize..)
+            .take(size as usize)
+            .map(|at| bytes.get(at).copied().unwrap_or(0))
+            .collect()
     }
 
     fn set_config(&self, _: u32, _: &[u8]) -> Result<()> {
@@ -140,7 +144,11 @@ impl VhostUserBackend for Device {
     }
 
     fn get_shmem_config(&self) -> Result<VhostUserShMemConfig> {
-        let size = if self.region.is_some() { self.range.size as u64 } else { 0 };
+        let size = if self.region.is_some() {
+            self.range.size as u64
+        } else {
+            0
+        };
 
         Ok(VhostUserShMemConfig::new(u32::from(size != 0), &[size]))
     }

@@ -59,14 +59,20 @@ impl Options {
             Some(digits) => u64::from_str_radix(digits, 16),
             None => text.parse(),
         };
-        number.map(Some).map_err(|error| format!("{name}={text}: {error}").into())
+        number
+            .map(Some)
+            .map_err(|error| format!("{name}={text}: {error}").into())
     }
 }
 
 /// Makes memory that is shared with the guest as a region of its own.
 fn shared(size: usize) -> Result<(File, Memory), Box<dyn Error>> {
     let path = format!("/dev/shm/pmem-device-{}", std::process::id());
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
 
     fs::remove_file(&path)?;
     file.set_len(size as u64)?;
@@ -85,9 +91,16 @@ fn run() -> Result<(), Box<dyn Error>> {
         let (file, pages) = shared(size)?;
         (Some(file), pages, 0)
     } else {
-        (None, memory.clone(), options.number("start")?.ok_or("start= is missing")?)
+        (
+            None,
+            memory.clone(),
+            options.number("start")?.ok_or("start= is missing")?,
+        )
     };
-    let image = OpenOptions::new().read(true).write(true).open(options.text("image")?)?;
+    let image = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(options.text("image")?)?;
     let cut = options.number("cut")?.map(|at| (at, Random::new(seed)));
     let range = Range { start, size };
     let host = Arc::new(Host::new(
@@ -97,7 +110,14 @@ fn run() -> Result<(), Box<dyn Error>> {
         Journal::new(File::create(options.text("journal")?)?),
     ));
     let packed = options.number("packed")? == Some(1);
-    let device = Arc::new(Device::new(personality, host, memory.clone(), range, region, packed));
+    let device = Arc::new(Device::new(
+        personality,
+        host,
+        memory.clone(),
+        range,
+        region,
+        packed,
+    ));
     let mut daemon = VhostUserDaemon::new("pmem".into(), device, memory)
         .map_err(|error| format!("vhost-user: {error:?}"))?;
 

@@ -37,8 +37,10 @@ pub struct Request {
     pub id: u16,
     /// The type of the request, if its first part is that of one.
     pub kind: Option<u32>,
-    /// Where the status goes, if there is room for it alone.
+    /// Where the status goes, if there is room for it.
     pub status: Option<GuestAddress>,
+    /// How much room there is.
+    pub room: u32,
     descriptors: u16,
 }
 
@@ -142,19 +144,21 @@ impl Ring {
             self.take_split()?
         };
         self.taken = true;
-        let (kind, status) = match parts[..] {
+        let (kind, status, room) = match parts[..] {
             [request, status] => (
                 (request.flags & WRITE == 0 && request.len == 4)
                     .then(|| u32::from_le(self.read(request.address))),
                 (status.flags & WRITE != 0 && status.len >= 4)
                     .then_some(GuestAddress(status.address)),
+                status.len,
             ),
-            _ => (None, None),
+            _ => (None, None, 0),
         };
         Some(Request {
             id,
             kind,
             status,
+            room,
             descriptors,
         })
     }
@@ -175,7 +179,9 @@ impl Ring {
     }
 
     fn descriptor(&self, table: u64, index: u16) -> (Part, u16) {
-        let raw: [u8; 16] = self.read::<u128>(table + 16 * u64::from(index)).to_le_bytes();
+        let raw: [u8; 16] = self
+            .read::<u128>(table + 16 * u64::from(index))
+            .to_le_bytes();
         let number = |from: usize| u16::from_le_bytes([raw[from], raw[from + 1]]);
         let part = Part {
             address: u64::from_le_bytes(raw[..8].try_into().unwrap()),
@@ -281,8 +287,13 @@ impl Ring {
                 let at = Place::from_base(u16::from_le(self.read(event)));
                 // Distances from the present place, backwards.
                 let back = |place: Place| {
-                    (self.used.index + if place.wrap == self.used.wrap { 0 } else { size })
-                        .wrapping_sub(place.index)
+                    (self.used.index
+                        + if place.wrap == self.used.wrap {
+                            0
+                        } else {
+                            size
+                        })
+                    .wrapping_sub(place.index)
                 };
                 back(at).wrapping_sub(1) < back(old)
             }

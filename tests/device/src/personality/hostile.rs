@@ -2,11 +2,14 @@
 
 //! A host that breaks the rules of the ring at random, from a seed.
 //!
-//! Source: none. The guest need not work on it; it must not crash, hang or report a bug. Durability
-//! cannot hold, so no image is compared.
+//! Source: none. The guest need not work on it; it must not crash, hang or report a bug.
+//! Durability cannot hold, so no image is compared.
 //!
-//! A step in four is an offence. Not here: a configuration that changes with its interrupt, because
-//! the vhost crate has no message for it; the values do change.
+//! A step in four is an offence. Not here: a configuration that changes with its interrupt,
+//! because the vhost crate has no message for it; the values do change.
+//!
+//! Mutant of the driver: none that it alone catches; the KUnit suites have the same offences on
+//! the fake device.
 
 use super::{Personality, EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use crate::host::{Host, OK};

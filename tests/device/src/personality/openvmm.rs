@@ -5,12 +5,15 @@
 //! Source: microsoft/openvmm, vm/devices/virtio/virtio_pmem/src/lib.rs at
 //! 18468b5536fa6a7d82c7b25c952d36ba8c9df466.
 //!
-//! The configuration space has a start and a size of 0; the range is shared memory region 0, though
-//! the feature SHMEM_REGION is not offered. The ring may be packed, with EVENT_IDX and indirect
-//! descriptors. The used length is 4 in any case.
+//! The configuration space has a start and a size of 0; the range is shared memory region 0,
+//! though the feature SHMEM_REGION is not offered. The ring may be packed, with EVENT_IDX and
+//! indirect descriptors. The used length is 4 in any case.
 //!
-//! Not here: the success without a flush that a read-only file gets, which a driver cannot tell from
-//! another.
+//! Not here: the success without a flush that a read-only file gets, which a driver cannot tell
+//! from another.
+//!
+//! Mutant of the driver: `Range::of()` without the shared memory region of a device that has no
+//! range.
 
 use super::{Personality, EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
 use crate::host::{Host, FLUSH, OK};

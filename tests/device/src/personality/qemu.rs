@@ -2,15 +2,19 @@
 
 //! QEMU: a thread pool, which answers in any order.
 //!
-//! Source: qemu/qemu, hw/virtio/virtio-pmem.c at 06b40d250ecfa1633209c2e431a7a38acfd03a98, and the
-//! handler of notifications in hw/virtio/virtio.c.
+//! Source: qemu/qemu, hw/virtio/virtio-pmem.c at 06b40d250ecfa1633209c2e431a7a38acfd03a98, and
+//! the handler of notifications in hw/virtio/virtio.c.
 //!
-//! One request is taken for each notification. A notification without a request breaks the device:
-//! there, the configuration gets DEVICE_NEEDS_RESET; vhost-user has no message for that, so here the
-//! journal gets "empty", and the queue is served no more. (QEMU's vhost frontend kicks by itself when
-//! the ring starts, so those before the ring's first request do not count.) A reset does not stop requests in the
-//! pool: their answers arrive in the ring that the driver has then. (The device itself, with
-//! NEEDS_RESET, is what the other tests in guests run on.)
+//! One request is taken for each notification. A notification without a request breaks the
+//! device: there, the configuration gets DEVICE_NEEDS_RESET; vhost-user has no message for
+//! that, so here the journal gets "empty", and the queue is served no more. (QEMU's vhost
+//! frontend kicks by itself when the ring starts, so those before the ring's first request do
+//! not count.) A reset does not stop requests in the pool: their answers arrive in the ring
+//! that the driver has then. (The device itself, with NEEDS_RESET, is what the other tests in
+//! guests run on.)
+//!
+//! Mutant of the driver: `kick_prepare()` answered by "notify" always, or a notification sent
+//! twice; on other hosts a kick without a request has no effect.
 
 use super::{Personality, EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use crate::host::{Host, OK};

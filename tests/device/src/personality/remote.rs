@@ -2,8 +2,12 @@
 
 //! A remote store: each flush takes long, several are in flight, answers come in bursts.
 //!
-//! Source: none; stores behind Firecracker's interface are served like this. A flush takes one to
-//! three times `delay`; answers wait for the next multiple of `delay`, and are given together.
+//! Source: none; stores behind Firecracker's interface are served like this. A flush takes one
+//! to three times `delay`; answers wait for the next multiple of `delay`, and are given
+//! together.
+//!
+//! Mutant of the driver: a limit of `timeout` milliseconds instead of seconds; the other hosts
+//! answer before it is over.
 
 use super::Personality;
 use crate::host::{Host, OK};

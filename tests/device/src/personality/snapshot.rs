@@ -3,10 +3,14 @@
 //! A machine that was restored from a snapshot: a flush in flight at that moment is lost, or is
 //! answered twice.
 //!
-//! Source: as Firecracker's, whose device state has the ring's indices, and nothing about requests
-//! that were taken. Flush `lost` is done and never answered; flush `twice` has two answers.
+//! Source: as Firecracker's, whose device state has the ring's indices, and nothing about
+//! requests that were taken. Flush `lost` is done and never answered; flush `twice` has two
+//! answers.
 //!
 //! Not here: the restore itself, because QEMU's vhost-user-test-device does not migrate.
+//!
+//! Mutant of the driver: an answer that leaves the response's filling in place counts as a
+//! success. The model, the KUnit suites and boot/test_stale_answer.py catch it, too.
 
 use super::Personality;
 use crate::host::{Host, OK};

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The project's own device: its command line, and the table of what passed."""
+
+import device
+import device_table
+
+REPORT = """
+<testsuites><testsuite>
+<testcase name="test_probe[firecracker-mmio]"/>
+<testcase name="test_file_system[firecracker-mmio-ext4]"/>
+<testcase name="test_file_system[firecracker-mmio-xfs]"><failure/></testcase>
+<testcase name="test_reset[firecracker-mmio]"><skipped/></testcase>
+<testcase name="test_many_jobs[cloud-hypervisor-pci]">
+<properties><property name="fsyncs_per_flush" value="29.5"/></properties></testcase>
+<testcase name="test_hostile[hostile-pci-17-0]"/>
+</testsuite></testsuites>
+"""
+
+TABLE = """
+| personality | transport | probe | ext4, xfs | power cut | rebind | reset | suspend | 64 jobs \
+| bad answers | fsyncs per flush |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| firecracker | mmio | 1 | **1 of 2** |  |  |  |  |  |  |  |
+| cloud-hypervisor | pci |  |  |  |  |  |  | 1 |  | 29.5 |
+| hostile | pci |  |  |  |  |  |  |  | 1 |  |
+"""
+
+
+def test_table(tmp_path):
+    """A failure is seen at once; what was skipped or not run is left out."""
+    (tmp_path / "report.xml").write_text(REPORT)
+    assert device_table.table(tmp_path / "report.xml") == TABLE.lstrip()
+
+
+def test_command(tmp_path):
+    """Only a device without a region has its range in the guest's memory."""
+    made = device.Device("program", tmp_path, "firecracker", "mmio", {"delay": 10})
+    words = made.command("/socket")
+    assert words[0] == "program" and "delay=10" in words and f"start={device.START}" in words
+    made = device.Device("program", tmp_path, "openvmm", "pci")
+    assert not any(word.startswith("start=") for word in made.command("/socket")[1:])
+
+
+def test_journal(tmp_path):
+    made = device.Device("program", tmp_path, "qemu", "pci")
+    assert made.notes("flush") == []
+    made.journal.write_text("0.100000 kick\n0.200000 flush 1 12\n0.300000 flush 2 0\n")
+    assert made.notes("flush") == [["1", "12"], ["2", "0"]]
