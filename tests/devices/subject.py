@@ -79,13 +79,15 @@ def page(token):
     return f"yes {token} | head -c 4096"
 
 
-def combinations(names=WORKING, every=False):
-    """Return the parameters of a test: personality and transport, a group for each pair."""
+def combinations(names=WORKING, shared=False):
+    """Return the parameters of a test: personality and transport.
+
+    Tests that share a guest run on one of pytest's workers, one group for each pair.
+    """
     found = []
     for name in names:
         for index, transport in enumerate(TRANSPORTS[name]):
-            marks = [pytest.mark.xdist_group(f"{name}-{transport}")]
-            if index and not every:
-                marks.append(pytest.mark.long)
+            marks = [pytest.mark.xdist_group(f"{name}-{transport}")] if shared else []
+            marks += [pytest.mark.long] if index else []
             found.append(pytest.param((name, transport), id=f"{name}-{transport}", marks=marks))
     return found

@@ -27,7 +27,7 @@ def write(path):
     return f'xfs_io -f -d -s -c "pwrite -q -i /tmp/page -b 4k 0 4k" {path}'
 
 
-@pytest.fixture(scope="module", params=combinations())
+@pytest.fixture(scope="module", params=combinations(shared=True))
 def shared(request, make):
     """The guest that the tests of a personality on a transport share."""
     personality, transport = request.param
