@@ -66,10 +66,11 @@ def test_hostile(make, folder, combination, seed, index):
               append="virtio_pmem_rust.timeout=8") as machine:
         device = machine.device()
         disk = machine.disk(device)
-        for number in range(40):
-            if machine.run(f"[ -b /dev/{disk} ]").status:
-                break
-            write(machine, disk, number)
+        # A task whose flush is never answered cannot be killed, and ends with the device.
+        machine.later("writers", "\n".join(
+            DSYNC.format(pattern=7, at=4 * number, disk=disk) for number in range(60)))
+        machine.sh("sleep 10")
         if machine.bound(device) != "none":
             machine.unbind(device)
+        machine.join("writers")
         assert machine.served.notes("offence")

@@ -95,7 +95,7 @@ impl Personality for Hostile {
             }
             host.put(&other, Some(OK), 4);
             host.ring().iter().for_each(|ring| ring.interrupt());
-            host.rearm();
         }
+        host.rearm();
     }
 }
