@@ -7,6 +7,7 @@ range is a piece of the guest's own memory that its kernel leaves alone, or a sh
 
 import dataclasses
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -165,7 +166,7 @@ class Served(Guest):
         try:
             self.program.wait(10)
         except subprocess.TimeoutExpired:
-            self.program.kill()
+            os.killpg(self.program.pid, signal.SIGKILL)
             self.program.wait()
         self.program = None
         self.socket.unlink(missing_ok=True)
