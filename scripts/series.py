@@ -41,11 +41,13 @@ CONFIG_NVDIMM_PROVIDER_KUNIT_TEST=m
 # The objects to build for a commit, by the paths that it touches.
 OBJECTS = {
     "rust/": ["rust/kernel.o", "rust/doctests_kernel_generated.o"],
+    "drivers/dax/": ["drivers/dax/"],
     "drivers/md/": ["drivers/md/"],
     "drivers/nvdimm/": ["drivers/nvdimm/"],
     "drivers/virtio/": ["drivers/virtio/"],
     "include/linux/libnvdimm.h": ["drivers/nvdimm/"],
     "include/trace/": ["rust/kernel.o"],
+    "mm/": ["mm/"],
     "samples/": ["samples/rust/"],
 }
 

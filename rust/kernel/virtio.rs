@@ -154,6 +154,15 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { (*self.as_raw()).id.device }
     }
 
+    /// Returns the device that is the transport, e.g. a PCI function. Any context.
+    pub fn transport(&self) -> Option<&device::Device> {
+        // SAFETY: By the type invariant the device is valid; its parent is constant.
+        let parent = NonNull::new(unsafe { (*self.as_raw()).dev.parent })?;
+
+        // SAFETY: The parent is a valid device, and the child holds a reference on it.
+        Some(unsafe { device::Device::from_raw(parent.as_ptr()) })
+    }
+
     /// Returns whether `feature` was negotiated. The caller excludes a negotiation.
     fn test_feature(&self, feature: Feature) -> bool {
         // SAFETY: By the type invariant the device is valid; `Feature` is within the array.

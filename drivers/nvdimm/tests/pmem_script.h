@@ -31,6 +31,9 @@ struct nd_region;
 #define PMEM_START	0x100000000000ULL
 #define PMEM_SIZE	0x10000000ULL
 
+/* The driver's parameter read_only. It may be set while no device is probed. */
+extern char *virtio_pmem_rust_read_only;
+
 struct pmem {
 	struct kunit *test;
 	struct fake_virtio *fake;

@@ -78,6 +78,9 @@
 // R12. A gathering ends at once when the engine pauses (quiesce, reset, recovery, shutdown), closes
 //      or breaks, and when gathering is switched off. None begins then, or when a flush has failed.
 //
+// R13. A read-only engine takes no caller and sends no flush, also not that of R8. So the second
+//      reset at the device's request, or because of its ring, is one too many.
+//
 // # Why one flush in flight
 //
 // Two in flight, the second if at least half as many callers wait as are in flight, help only a
@@ -228,6 +231,8 @@ pub enum Refused {
     Broken,
     /// The device is removed in good order: not worth a message.
     Closed,
+    /// The device is read-only: no store can have happened.
+    ReadOnly,
 }
 
 /// How the host reaches the responses.
@@ -316,6 +321,8 @@ pub struct Engine<B, P = Learned> {
     lost: bool,
     /// The host is to be notified of the request in the ring.
     notify: bool,
+    /// The device is read-only (R13).
+    read_only: bool,
     /// Gathering is switched on.
     gathers: bool,
     policy: P,
@@ -369,6 +376,9 @@ impl<B: Batch, P: Policy> Engine<B, P> {
         if self.usage == Use::Closed {
             return Err((Refused::Closed, caller));
         }
+        if self.read_only {
+            return Err((Refused::ReadOnly, caller));
+        }
         self.waiting.join(caller);
         self.callers += 1;
         Ok(())
@@ -385,8 +395,10 @@ impl<B: Batch, P: Policy> Engine<B, P> {
         if self.sending != Sending::Running || self.ring != Ring::Idle {
             return;
         }
-        // R2, R8.
-        if self.waiting.is_empty() && !self.recovered && !self.resynced {
+        // R2, R8, R13.
+        let proves = (self.recovered || self.resynced) && !self.read_only;
+
+        if self.waiting.is_empty() && !proves {
             return;
         }
         if self.holds(port) {
@@ -596,6 +608,21 @@ impl<B: Batch, P: Policy> Engine<B, P> {
         if self.responses == Responses::Mapped {
             self.fail("a flush was lost behind an IOMMU or a bounce buffer", port);
         }
+    }
+
+    /// Makes the engine read-only (R13), before it is started.
+    pub fn set_read_only(&mut self, read_only: bool) {
+        self.read_only = read_only;
+    }
+
+    /// Returns whether the engine is read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Returns whether a new caller would be served.
+    pub fn takes_callers(&self) -> bool {
+        !self.is_broken() && !self.read_only
     }
 
     /// Returns how the host reaches the response of the flush in flight.

@@ -94,10 +94,12 @@ pub(crate) struct FlushPath {
 }
 
 impl FlushPath {
-    /// Makes the flush path of `dev`. Callers wait until it has a queue. May sleep.
-    pub(crate) fn new(dev: ARef<device::Device>) -> Result<Arc<Self>> {
+    /// Makes the flush path of `dev`. Callers wait until it has a queue, or are refused if it is
+    /// `read_only`. May sleep.
+    pub(crate) fn new(dev: ARef<device::Device>, read_only: bool) -> Result<Arc<Self>> {
         let mut engine = Engine::new();
         engine.set_gathering(crate::gathers());
+        engine.set_read_only(read_only);
 
         let state = State {
             engine,
@@ -376,7 +378,7 @@ impl FlushPath {
     /// up. May sleep.
     pub(crate) fn close(&self) {
         // libnvdimm's own last flush comes before the block layer's last write-back.
-        if !self.shared().state.lock().engine.is_broken() && self.flush().is_err() {
+        if self.shared().state.lock().engine.takes_callers() && self.flush().is_err() {
             dev_err!(self.shared().dev, "the last flush failed\n");
         }
 
@@ -422,6 +424,7 @@ impl RegionProvider for FlushPath {
                 state.pump();
                 joined.ok_or(match refused {
                     Some(Refused::Closed) => ENODEV,
+                    Some(Refused::ReadOnly) => EROFS,
                     _ => EIO,
                 })
             })
@@ -439,6 +442,14 @@ impl RegionProvider for FlushPath {
         let outcome = self.update(|state| {
             if state.engine.is_broken() {
                 return offer.reject(EIO);
+            }
+            // Nothing was stored that an fsync() would have to wait for.
+            if state.engine.is_read_only() {
+                return if offer.has_data() {
+                    offer.reject(EROFS)
+                } else {
+                    offer.done()
+                };
             }
             let outcome = offer.take(|bio| refused = state.engine.arrive(bio).err());
 

@@ -82,10 +82,10 @@ fn is_hopeless(vdev: &virtio::Device<Core<'_>>) -> bool {
 }
 
 impl Lifecycle {
-    /// Makes a device that does not flush yet. May sleep.
-    pub(crate) fn new(vdev: &virtio::Device<Core<'_>>) -> Result<Arc<Self>> {
+    /// Makes a device that does not flush yet, and if it is read-only never does. May sleep.
+    pub(crate) fn new(vdev: &virtio::Device<Core<'_>>, read_only: bool) -> Result<Arc<Self>> {
         let dev: &device::Device<Core<'_>> = vdev.as_ref();
-        let flush = FlushPath::new(dev.into())?;
+        let flush = FlushPath::new(dev.into(), read_only)?;
         let watchdog = Watchdog::new(flush.clone())?;
         let name = CString::try_from_fmt(fmt!("virtio_pmem_rust-{}", dev.name()))?;
         let work = vdev.work().ok_or(EINVAL)?;

@@ -24,6 +24,7 @@ mod flush;
 mod gather;
 mod lifecycle;
 mod range;
+mod read_only;
 mod stats;
 mod trace;
 mod watchdog;
@@ -106,10 +107,22 @@ struct Device {
 impl Device {
     fn new(vdev: &virtio::Device<Core<'_>>) -> Result<impl PinInit<Self, Error>> {
         let range = Range::of(vdev)?;
-        let desc = RegionDesc::new(range.start, range.size)?
+        let mut desc = RegionDesc::new(range.start, range.size)?
             .flags(RegionFlag::Pagemap | RegionFlag::Async);
+        let (is_set, read_only) = read_only::is_named(vdev);
 
-        let lifecycle = Lifecycle::new(vdev)?;
+        if read_only {
+            desc = desc.read_only().inspect_err(|_| {
+                dev_err!(
+                    vdev,
+                    "read_only: this kernel's libnvdimm cannot protect the memory\n"
+                )
+            })?;
+        } else if is_set {
+            dev_notice!(vdev, "not named by read_only: the memory is writable\n");
+        }
+
+        let lifecycle = Lifecycle::new(vdev, read_only)?;
         // Callers can come as soon as there is a region, so the device is started first.
         lifecycle.start(vdev)?;
         let bus = Self::register(vdev, &desc, lifecycle.flush.clone())

@@ -110,7 +110,7 @@ impl RegionDesc {
         })
     }
 
-    /// Sets the region's properties.
+    /// Sets the region's properties; [`read_only`](Self::read_only) is called after it.
     ///
     /// # Context
     ///
@@ -119,6 +119,27 @@ impl RegionDesc {
     pub fn flags(mut self, flags: impl Into<RegionFlags>) -> Self {
         self.flags = flags.into();
         self
+    }
+
+    /// Makes the region read-only for good: the kernel neither writes to the memory nor lets user
+    /// space do so.
+    ///
+    /// # Errors
+    ///
+    /// [`EOPNOTSUPP`] if the kernel's libnvdimm has no such regions.
+    ///
+    /// # Context
+    ///
+    /// Any context.
+    #[doc(alias = "ND_REGION_RDONLY")]
+    pub fn read_only(self) -> Result<Self> {
+        #[cfg(CONFIG_LIBNVDIMM_RDONLY)]
+        return Ok(Self {
+            flags: RegionFlags(self.flags.0 | 1 << bindings::ND_REGION_RDONLY),
+            ..self
+        });
+        #[cfg(not(CONFIG_LIBNVDIMM_RDONLY))]
+        Err(EOPNOTSUPP)
     }
 }
 
@@ -147,5 +168,15 @@ mod tests {
 
         assert_eq!(usize::from(flags), 0b1001);
         assert_eq!(usize::from(RegionFlags::default()), 0);
+    }
+
+    #[test]
+    fn read_only_adds_to_the_flags() -> Result {
+        let desc = RegionDesc::new(0x1000, 0x1000)?
+            .flags(RegionFlag::Async)
+            .read_only()?;
+
+        assert_eq!(usize::from(desc.flags), 0b10_1000);
+        Ok(())
     }
 }

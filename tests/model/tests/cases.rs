@@ -9,6 +9,7 @@ use flush_model::{
         Engine,
         NotSent,
         Port,
+        Refused,
         Responses,
         Used,
         RESPONSE_LEN,
@@ -349,16 +350,37 @@ fn no_flush_is_held_back_after_an_error() {
     play!(world: Answer(0, Done), Interrupt => 1, 1);
 }
 
+/// R13.
+#[test]
+fn a_read_only_engine_sends_nothing() {
+    let mut engine = Real::new();
+    let mut script = Script::default();
+    engine.set_read_only(true);
+    for _ in 0..2 {
+        engine.start(Responses::Direct, &mut script);
+        assert_eq!(engine.arrive(7), Err((Refused::ReadOnly, 7)));
+        engine.pump(&mut script);
+        assert!(engine.is_idle() && !engine.takes_callers());
+        if engine.recover(&mut script) {
+            engine.reset(None, &mut script);
+        }
+    }
+    assert_eq!(script.sent, 0);
+    assert!(engine.is_broken());
+}
+
 /// A port without a world, whose answers the test sets.
 #[derive(Default)]
 struct Script {
     used: Option<Used>,
+    sent: usize,
     ended: Vec<Ended>,
     given_up: bool,
 }
 
 impl Port<List> for Script {
     fn add(&mut self, _: &List) -> Result<bool, NotSent> {
+        self.sent += 1;
         Ok(true)
     }
     fn take(&mut self) -> Result<Option<Used>, Dead> {
