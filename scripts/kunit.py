@@ -92,7 +92,7 @@ def execute(kdir, out, log, *args, only=()):
     # Time passes only while all tasks sleep, so timeouts cost nothing but their timer ticks, and
     # random tests can be repeated. KUnit must not count that time.
     for word in ("time-travel=inf-cpu", "kunit.timeout=1000000", "kmemleak.verbose=1",
-                 "virtio_pmem_rust.timeout=60", *args):
+                 "virtio_pmem_rust.timeout=60", "virtio_pmem_rust.resend_after=300", *args):
         words += ["--kernel_args", word]
     trouble = None
     try:

@@ -58,7 +58,8 @@ def replay(journal, image):
 
 class Host:
     """The host under one guest. Its plan holds until the next: pass, fail, delay N, hang,
-    or hang N, which holds all flushes except the first N of this guest."""
+    hang N, which holds all flushes except the first N of this guest, or lose N, which holds
+    only its flush number N."""
 
     def __init__(self, library, folder):
         self.library = library

@@ -10,6 +10,7 @@
  *	delay N		wait for N milliseconds first
  *	hang		wait until the plan changes
  *	hang N		the same, but the first N calls since QEMU started pass
+ *	lose N		the same, but all calls except number N pass
  *	PLAN@INODE	the plan for one file; calls for others pass
  *
  * FSYNC_RECORD names a file that gets a line at the beginning and at the end of each call, and one
@@ -75,8 +76,10 @@ static void record(const char *line)
 /* Returns whether the plan holds the call with this number. */
 static bool is_held(const char *plan, unsigned long turn)
 {
-	unsigned long passing = 0;
+	unsigned long passing = 0, lost;
 
+	if (sscanf(plan, "lose %lu", &lost) == 1)
+		return turn == lost;
 	if (strncmp(plan, "hang", 4))
 		return false;
 	sscanf(plan, "hang %lu", &passing);

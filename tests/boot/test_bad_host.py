@@ -111,6 +111,62 @@ def test_limit_changes_while_waiting(boot):
         machine.host.plan("pass")
 
 
+def lose(machine, disk):
+    """Start a caller whose flush the host loses."""
+    begun = machine.host.begun()
+    machine.host.plan(f"lose {begun + 1}")
+    machine.later("caller", f"xfs_io -c fsync /dev/{disk}")
+    machine.host.wait_begun(begun + 1)
+
+
+@both_drivers
+def test_lost_answer(boot, driver):
+    """A flush that the host has lost is sent again, and its late answer is no other's.
+
+    With the driver in C the caller waits for the late answer.
+    """
+    with boot(driver=driver, append=f"virtio_pmem_rust.resend_after={TIMEOUT}") as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        for turn in range(1, 4):
+            before = machine.host.ended()
+            lose(machine, disk)
+            if driver == "c":
+                machine.sh(f"sleep {3 * TIMEOUT}")
+                assert not machine.done("caller")
+                machine.host.plan("pass")
+                assert machine.join("caller")[0] == 0
+                continue
+            machine.wait_console(rf"(?s)(sending it again after a reset.*){{{turn}}}")
+            status, output = machine.join("caller")
+            assert status == 0, output
+            # The host still holds the first of the two.
+            assert machine.host.ended() >= before + 1
+            assert machine.host.begun() > machine.host.ended()
+            machine.write(disk, 4)
+            machine.host.plan("pass")
+            machine.host.wait_ended(machine.host.begun())
+            machine.write(disk, 4)
+            assert machine.stats(device)["lost"] >= turn
+        machine.check_errors()
+
+
+def test_lost_answer_is_reported(boot):
+    """Without the parameter a message says what to do, and that helps at once."""
+    with boot() as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        lose(machine, disk)
+        machine.wait_console("no answer to a flush for 60 s, callers wait; if the host has lost it, "
+                             "write .*resend_after")
+        assert not machine.done("caller")
+        machine.sh(f"echo 1 >{machine.debugfs(device, 'resend_after')}")
+        status, output = machine.join("caller")
+        assert status == 0, output
+        assert machine.stats(device)["recoveries"] == 1
+        machine.host.plan("pass")
+
+
 @both_drivers
 def test_slow_host(boot, driver):
     """Many callers write and verify data on a host that needs a tenth of a second per flush."""

@@ -18,7 +18,8 @@
 //
 //     new -> start -> (arrive, pump | drain)*
 //         -> quiesce -> reset -> start -> ...                       suspend, function reset
-//         -> recover -> reset -> start -> ...                       the device asks for a reset
+//         -> recover -> reset -> start -> ...                       the device asks for a reset,
+//                                                                   or does not answer
 //         -> close -> quiesce -> reset -> break_down                removal
 //
 // # Rules
@@ -73,13 +74,23 @@
 //      No flush is held back for more than half of the host's mean service time, nor for more than
 //      `LONGEST`, nor with a timer that expires only at ticks. The clock is read only where there
 //      is more than one caller, or was when the last flush succeeded, and the timer runs only while
-//      a caller waits.
+//      a caller waits (apart from R14).
 //
 // R12. A gathering ends at once when the engine pauses (quiesce, reset, recovery, shutdown), closes
 //      or breaks, and when gathering is switched off. None begins then, or when a flush has failed.
 //
 // R13. A read-only engine takes no caller and sends no flush, also not that of R8. So the second
 //      reset at the device's request, or because of its ring, is one too many.
+//
+// R14. While an answer is to come, the engine wakes regularly, and reports how long the answer has
+//      been waited for. If the driver's patience is over, the device is recovered and the flush
+//      sent again, because a flush may be sent twice: R3 to R5 tell its late answer from that of
+//      its successor. Each recovery without an answer in between doubles the patience. Where
+//      responses are mapped there is none, because a recovery would break the engine (R7).
+//
+// R15. A host that was only slow answers all the flushes that were sent again, and each pair of
+//      late answers costs a recovery of the ring. So after N recoveries by R14, R8 allows N more of
+//      them.
 //
 // # Why one flush in flight
 //
@@ -161,6 +172,17 @@ pub trait Port<B> {
     /// Returns whether the driver's timer expires at the time for which it is started, and not only
     /// at a later tick.
     fn is_timer_precise(&self) -> bool;
+
+    /// Returns after how long without an answer the engine is to wake, again and again (R14).
+    fn check_after(&self) -> Option<u64> {
+        None
+    }
+
+    /// The answer to the flush in flight has been waited for so long, or a little longer. Returns
+    /// the driver's patience (R14).
+    fn unanswered(&mut self, _waited: u64) -> Option<u64> {
+        None
+    }
 
     /// A flush is held back no longer: there are so many of the callers that were `expected` (R10).
     fn gathered(&mut self, callers: usize, expected: usize);
@@ -294,6 +316,23 @@ struct Gathering {
     armed: bool,
 }
 
+/// The wait for an answer (R14).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Vigil {
+    /// When the engine wakes for it. Earlier than needed if another flush was sent meanwhile: the
+    /// timer is not started for each flush.
+    check: Option<u64>,
+    /// When a check found the flush in flight first.
+    since: Option<u64>,
+    /// The driver's patience is over.
+    over: bool,
+    /// How often that has led to a recovery since the last answer.
+    recoveries: u32,
+}
+
+/// How often the patience is doubled at most (R14).
+const DOUBLINGS: u32 = 6;
+
 /// The state machine; see the top of this file.
 ///
 /// After [`resume()`], [`arrive()`], [`close()`] and [`set_gathering()`] the driver calls
@@ -335,8 +374,9 @@ pub struct Engine<B, P = Learned> {
     crowd: usize,
     /// The device was recovered at its own request, and has answered no flush since.
     recovered: bool,
-    /// The device was recovered because of its ring, and has answered no flush since.
-    resynced: bool,
+    /// How often the device was recovered because of its ring since it answered a flush.
+    resyncs: u32,
+    vigil: Vigil,
     /// Callers taken and not yet reported by `completed()`.
     callers: usize,
 }
@@ -396,7 +436,7 @@ impl<B: Batch, P: Policy> Engine<B, P> {
             return;
         }
         // R2, R8, R13.
-        let proves = (self.recovered || self.resynced) && !self.read_only;
+        let proves = (self.recovered || self.resyncs > 0) && !self.read_only;
 
         if self.waiting.is_empty() && !proves {
             return;
@@ -413,6 +453,10 @@ impl<B: Batch, P: Policy> Engine<B, P> {
                 self.ring = Ring::InFlight;
                 self.notify = notify;
                 self.retry = None;
+                self.vigil.since = None;
+                if self.vigil.check.is_none() {
+                    self.vigil.check = port.check_after().map(|time| port.now() + time);
+                }
                 // R11.
                 let is_timed = self.gathers && self.crowd.max(self.waiting.len()) > 1;
 
@@ -516,16 +560,49 @@ impl<B: Batch, P: Policy> Engine<B, P> {
             return;
         };
 
-        if port.now() >= deadline {
+        let now = port.now();
+
+        if now < deadline {
+            return;
+        }
+        if self.holding().is_some() {
             self.retry = None;
             self.end_gathering(port);
             self.pump(port);
+        } else {
+            self.check(now, port);
         }
     }
 
-    /// Returns when [`Engine::wake()`] is to be called, if at all. A flush that could not be sent
-    /// is not held back.
+    /// Checks how long an answer has been waited for (R14).
+    fn check(&mut self, now: u64, port: &mut impl Port<B>) {
+        self.vigil.check = None;
+        if self.is_quiet() {
+            return;
+        }
+        self.vigil.check = port.check_after().map(|time| now + time);
+
+        let since = *self.vigil.since.get_or_insert(now);
+        let waited = now.saturating_sub(since);
+        let patience = port.unanswered(waited);
+        // A suspend or a removal has a limit of its own.
+        let can_recover = self.sending == Sending::Running && self.responses == Responses::Direct;
+
+        if let Some(patience) = patience.filter(|_| can_recover) {
+            let doublings = self.vigil.recoveries.min(DOUBLINGS);
+
+            self.vigil.over = waited >= patience.saturating_mul(1 << doublings);
+        }
+    }
+
+    /// Returns when [`Engine::wake()`] is to be called, if at all.
     fn deadline(&self) -> Option<u64> {
+        self.holding().or(self.vigil.check)
+    }
+
+    /// Returns when a flush is to be sent that waits for more callers or for memory. A flush that
+    /// could not be sent is not held back.
+    fn holding(&self) -> Option<u64> {
         let armed = self.gathering.filter(|gathering| gathering.armed);
 
         self.retry.or(armed.map(|gathering| gathering.until))
@@ -584,7 +661,9 @@ impl<B: Batch, P: Policy> Engine<B, P> {
             return;
         }
         self.recovered = false;
-        self.resynced = false;
+        self.resyncs = 0;
+        self.vigil.over = false;
+        self.vigil.recoveries = 0;
         let batch = mem::take(&mut self.in_flight);
         let callers = batch.len();
 
@@ -597,6 +676,9 @@ impl<B: Batch, P: Policy> Engine<B, P> {
     /// The used element was that of a lost flush; the host still works on the flush in flight (R5).
     fn late(&mut self, port: &mut impl Port<B>) {
         self.ring = Ring::LostDescriptor;
+        // The host answers, so the surplus answer has its own time.
+        self.vigil.over = false;
+        self.vigil.since = None;
         self.lose(port);
     }
 
@@ -645,6 +727,12 @@ impl<B: Batch, P: Policy> Engine<B, P> {
         self.ring == Ring::OutOfStep
     }
 
+    /// Returns whether the answer has been waited for too long, so that the device has to be
+    /// recovered (R14).
+    pub fn is_overdue(&self) -> bool {
+        self.vigil.over
+    }
+
     /// Sends nothing more until [`Engine::start()`]; callers are still taken, and wait.
     pub fn quiesce(&mut self) {
         if self.sending == Sending::Running {
@@ -675,21 +763,32 @@ impl<B: Batch, P: Policy> Engine<B, P> {
         }
         self.ring = Ring::Idle;
         self.notify = false;
+        self.vigil.over = false;
         self.requeue();
         self.quiesce();
     }
 
-    /// The device asks for a reset, or its ring is out of step. Returns whether the driver is to
-    /// reset it, call [`Engine::reset()`], make a new queue, and call [`Engine::start()`].
+    /// The device asks for a reset, its ring is out of step, or an answer is overdue. Returns
+    /// whether the driver is to reset it, call [`Engine::reset()`], make a new queue, and call
+    /// [`Engine::start()`].
     ///
-    /// The engine breaks if the device was recovered for the same reason before (R8).
+    /// The engine breaks if the device was recovered for the same reason before (R8), unless that
+    /// was an overdue answer (R14).
     pub fn recover(&mut self, port: &mut impl Port<B>) -> bool {
         if self.is_broken() {
             return false;
         }
         let again = match self.ring {
+            _ if self.is_overdue() => {
+                self.vigil.recoveries = self.vigil.recoveries.saturating_add(1);
+                false
+            }
             Ring::Idle | Ring::InFlight => mem::replace(&mut self.recovered, true),
-            Ring::LostDescriptor | Ring::OutOfStep => mem::replace(&mut self.resynced, true),
+            // R15.
+            Ring::LostDescriptor | Ring::OutOfStep => {
+                self.resyncs = self.resyncs.saturating_add(1);
+                self.resyncs > self.vigil.recoveries.saturating_add(1)
+            }
         };
         if again {
             self.fail("a reset did not help", port);

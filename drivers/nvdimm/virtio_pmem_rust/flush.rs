@@ -64,6 +64,7 @@ use kernel::{
     time::hrtimer::EmbeddedTimer,
     virtio::{
         self,
+        DeviceWork,
         Virtqueue, //
     },
     workqueue::{
@@ -96,7 +97,11 @@ pub(crate) struct FlushPath {
 impl FlushPath {
     /// Makes the flush path of `dev`. Callers wait until it has a queue, or are refused if it is
     /// `read_only`. May sleep.
-    pub(crate) fn new(dev: ARef<device::Device>, read_only: bool) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        dev: ARef<device::Device>,
+        work: DeviceWork,
+        read_only: bool,
+    ) -> Result<Arc<Self>> {
         let mut engine = Engine::new();
         engine.set_gathering(crate::gathers());
         engine.set_read_only(read_only);
@@ -111,11 +116,13 @@ impl FlushPath {
         Arc::pin_init(
             try_pin_init!(Self {
                 timed <- EmbeddedTimer::new(try_pin_init!(Timed {
+                    work,
                     shared <- new_embedded_work!(
                         pin_init!(Shared {
                             dev,
                             state <- new_spinlock_irq!(state, "FlushPath::state"),
                             changed <- new_condvar!("FlushPath::changed"),
+                            resend_after: Atomic::new(crate::resend_after()),
                         }),
                         "FlushPath::work"
                     ),
@@ -134,6 +141,7 @@ impl FlushPath {
     pub(crate) fn show<'data>(&'data self, dir: &ScopedDir<'data, '_>) {
         dir.read_callback_file(c"stats", self, &|flush: &Self, f| flush.stats().show(f));
         dir.read_write_file(c"timeout", &self.timeout);
+        dir.read_write_file(c"resend_after", &self.shared().resend_after);
         dir.read_write_callback_file(
             c"gathering",
             self,
@@ -277,6 +285,12 @@ impl FlushPath {
     /// context.
     pub(crate) fn is_out_of_step(&self) -> bool {
         self.shared().state.lock().engine.is_out_of_step()
+    }
+
+    /// Whether the host has not answered for too long, so that the device has to be recovered. Any
+    /// context.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.shared().state.lock().engine.is_overdue()
     }
 
     /// The statistics so far. Any context.

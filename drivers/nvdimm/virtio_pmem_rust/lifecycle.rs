@@ -85,10 +85,10 @@ impl Lifecycle {
     /// Makes a device that does not flush yet, and if it is read-only never does. May sleep.
     pub(crate) fn new(vdev: &virtio::Device<Core<'_>>, read_only: bool) -> Result<Arc<Self>> {
         let dev: &device::Device<Core<'_>> = vdev.as_ref();
-        let flush = FlushPath::new(dev.into(), read_only)?;
+        let work = vdev.work().ok_or(EINVAL)?;
+        let flush = FlushPath::new(dev.into(), work.clone(), read_only)?;
         let watchdog = Watchdog::new(flush.clone())?;
         let name = CString::try_from_fmt(fmt!("virtio_pmem_rust-{}", dev.name()))?;
-        let work = vdev.work().ok_or(EINVAL)?;
 
         Arc::pin_init(
             try_pin_init!(Self {
@@ -206,14 +206,26 @@ impl Lifecycle {
                 self.flush.give_up("the device is gone");
                 return;
             }
-            if !status.contains(StatusBit::NeedsReset) && !self.flush.is_out_of_step() {
+            let is_overdue = self.flush.is_overdue();
+
+            if !status.contains(StatusBit::NeedsReset)
+                && !self.flush.is_out_of_step()
+                && !is_overdue
+            {
                 return;
             }
             if !self.flush.recover() {
                 return;
             }
 
-            dev_warn!(vdev, "the device needs a reset, recovering it\n");
+            if is_overdue {
+                dev_warn!(
+                    vdev,
+                    "no answer to a flush, sending it again after a reset\n"
+                );
+            } else {
+                dev_warn!(vdev, "the device needs a reset, recovering it\n");
+            }
             self.watchdog.start(Subject::Recovery, Expiry::GiveUp);
             if self.restart(vdev).is_err() {
                 self.flush.give_up("the device could not be recovered");

@@ -74,6 +74,10 @@ kernel::module_virtio_driver! {
             default: 600,
             description: "Seconds that a removal, a suspend or a reset waits without progress",
         },
+        resend_after: u32 {
+            default: 0,
+            description: "Seconds without an answer after which a flush is sent again (0: never)",
+        },
         gathering: bool {
             default: true,
             description: "Hold a flush back for callers that were just answered",
@@ -86,6 +90,11 @@ kernel::module_virtio_driver! {
 /// For one flush a host may have to write back tens of GiB, or it may limit the rate of flushes.
 fn timeout_secs() -> u32 {
     module_parameters::timeout.value().max(1)
+}
+
+/// Returns the module's parameter, the initial patience of each device in seconds.
+fn resend_after() -> u32 {
+    module_parameters::resend_after.value()
 }
 
 /// Returns the module's parameter: whether a device gathers at first.

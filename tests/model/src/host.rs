@@ -46,17 +46,20 @@ pub struct Setup {
     pub mapped: bool,
     /// The driver gathers, and its clock is simulated.
     pub gathers: bool,
+    /// The driver sends a flush again that is not answered, and the host may lose one.
+    pub patient: bool,
 }
 
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}{}{}{}",
+            "{}{}{}{}{}",
             if self.packed { "packed" } else { "split" },
             if self.event_idx { ", EVENT_IDX" } else { "" },
             if self.mapped { ", mapped" } else { "" },
             if self.gathers { ", gathering" } else { "" },
+            if self.patient { ", patient" } else { "" },
         )
     }
 }
@@ -68,7 +71,7 @@ impl Setup {
             packed: n & 1 != 0,
             event_idx: n & 2 != 0,
             mapped,
-            gathers: false,
+            ..Self::default()
         })
     }
 
@@ -132,6 +135,8 @@ pub struct Host {
     /// A flush was not answered as the specification demands, so that the driver may take its
     /// answer for that of another flush.
     pub lied: bool,
+    /// The host has lost a flush since it was reset.
+    pub lost: bool,
     /// A late answer came back empty. The driver may read its length with the status of another
     /// flush, which then fails without a reason. No known host does that.
     pub ambiguous: bool,
@@ -183,6 +188,7 @@ impl Host {
         let ring = self.ring.take();
 
         self.lied = false;
+        self.lost = false;
         self.ambiguous = false;
         self.needs_reset = false;
         if !keeps {
@@ -197,6 +203,12 @@ impl Host {
             len: len.unwrap_or(RESPONSE_LEN),
             value: self.response,
         })
+    }
+
+    /// The host loses its flush number `index`, which it will never answer.
+    pub fn lose(&mut self, index: usize) {
+        self.taken.remove(index);
+        self.lost = true;
     }
 
     /// The driver was unbound, and frees its request.

@@ -19,7 +19,7 @@
 //!
 //! # The rules
 //!
-//! R1 to R12 are the rules at the head of the engine's file that each of these checks.
+//! R1 to R15 are the rules at the head of the engine's file that each of these checks.
 //!
 //! - *durability* (R1, R3 to R5): a caller that succeeds is covered by a host flush that was made
 //!   available after the caller arrived and that the host finished without an error.
@@ -41,6 +41,8 @@
 //! - *gathering* (R10 to R12): a flush that could be sent is held back only if more than one caller
 //!   was there when the last one succeeded, only while fewer wait, and only if a timer ends that in
 //!   time; never after an error, a reset or a freeze, during a removal, or if it is switched off.
+//! - *patience* (R14): a flush is sent again only if it was waited for long enough. If the host has
+//!   lost it, that is what *progress* takes.
 //! - *queue*: the driver neither sends without a queue or a request, nor takes an element without a
 //!   descriptor.
 //!

@@ -51,6 +51,10 @@ pub struct ModelPort {
     pub is_broken: bool,
     /// Recoveries since the last flush that was answered.
     pub recoveries: u8,
+    /// How often a flush was sent again since then, because it was not answered.
+    pub resent: u8,
+    /// How often the engine has checked the wait for the flush in flight.
+    pub checks: u8,
     /// How callers have ended.
     pub tally: Tally,
     /// Whether a flush too many is a violation.
@@ -72,6 +76,12 @@ pub struct ModelPort {
     /// Which rule that was.
     pub rule: &'static str,
 }
+
+/// How often a flush is sent again at most, so that the number of states stays finite.
+pub const RESENT: u8 = 2;
+
+/// The check at which the driver's patience is over.
+pub const PATIENCE: u8 = 2;
 
 impl ModelPort {
     /// Records a violation.
@@ -146,6 +156,7 @@ impl Port<List> for ModelPort {
             self.must_retry = true;
             return Err(NotSent::Again(self.now.into()));
         }
+        self.checks = 0;
         let sent = self.callers.sent(self.strict);
         let covers = self.check(sent);
         let added = self.host.add(covers);
@@ -187,6 +198,18 @@ impl Port<List> for ModelPort {
         true
     }
 
+    fn check_after(&self) -> Option<u64> {
+        // Time stands still, but checks can come at any time.
+        self.host.setup.patient.then_some(0)
+    }
+
+    fn unanswered(&mut self, _: u64) -> Option<u64> {
+        self.checks = PATIENCE.min(self.checks + 1);
+        let is_over = self.checks == PATIENCE;
+
+        (self.resent < RESENT).then_some(if is_over { 0 } else { u64::MAX })
+    }
+
     fn gathered(&mut self, _: usize, _: usize) {}
 
     fn end(&mut self, batch: List, how: Ended) {
@@ -198,6 +221,7 @@ impl Port<List> for ModelPort {
         };
         if how != End::Excused {
             self.recoveries = 0;
+            self.resent = 0;
             self.host.lied = false;
         }
         if let (End::Excused, false) = (how, self.is_broken || self.host.ambiguous) {
@@ -220,6 +244,8 @@ impl Port<List> for ModelPort {
     fn broke(&mut self, why: &'static str) {
         let is_excused = match why {
             "no flush can be sent" | "the queue is broken" => self.host.is_gone(),
+            // R15.
+            "a reset did not help" if !self.host.needs_reset => self.recoveries > self.resent,
             "a reset did not help" => self.recoveries > 0,
             "a flush was lost behind an IOMMU or a bounce buffer" => self.host.setup.mapped,
             other => other == GIVEN_UP,

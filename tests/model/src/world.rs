@@ -12,7 +12,11 @@ use crate::{
         How,
         Setup, //
     },
-    port::ModelPort,
+    port::{
+        ModelPort,
+        PATIENCE,
+        RESENT, //
+    },
     under_test::{
         UnderTest,
         LIMIT, //
@@ -35,6 +39,8 @@ pub enum Event {
     Arrive(Kind),
     /// The host answers the flush of this number, counted from the oldest that it works on.
     Answer(usize, How),
+    /// The host loses the flush of this number, as by a snapshot, and never answers it.
+    Lose(usize),
     /// The driver's callback runs.
     Interrupt,
     /// The same; after so many accesses to the ring the host answers the flush of this number.
@@ -171,6 +177,7 @@ impl<F: UnderTest> World<F> {
             now,
             crowd,
             timer,
+            resent,
             ..
         } = &self.port;
         let works = host.has_ring() && !host.is_gone() && !is_broken;
@@ -185,6 +192,10 @@ impl<F: UnderTest> World<F> {
             can(Answer(index, How::Empty), host.may_be_empty(index));
             can(Answer(index, How::Lie), host.may_be_empty(index));
         }
+        let may_lose = host.setup.patient && !host.setup.mapped && !host.lost && *resent < RESENT;
+        for index in 0..host.flushes() {
+            can(Lose(index), may_lose);
+        }
         can(Interrupt, host.interrupts());
         for accesses in 0..ACCESSES {
             for index in 0..host.flushes() {
@@ -195,7 +206,10 @@ impl<F: UnderTest> World<F> {
         can(NoMemory, bound && !no_memory && !is_broken);
         can(Memory, *no_memory);
         let is_due = timer.is_some_and(|(time, _)| time <= *now);
-        can(Tick, *crowd > 1 && *now <= LIMIT && !is_due);
+        can(
+            Tick,
+            host.setup.gathers && *crowd > 1 && *now <= LIMIT && !is_due,
+        );
         can(Wake, timer.is_some());
         can(Switch(!self.gathers), bound && host.setup.gathers);
         can(Freeze, running);
@@ -232,6 +246,7 @@ impl<F: UnderTest> World<F> {
             Answer(index, how) => {
                 self.port.answer(index, how)?;
             }
+            Lose(index) => self.port.host.lose(index),
             Interrupt => self.interrupt(),
             InterruptMeanwhile(accesses, index) => {
                 self.port.meanwhile = Some((accesses, index));
@@ -246,6 +261,7 @@ impl<F: UnderTest> World<F> {
                 self.port.timer = None;
                 self.port.must_retry = false;
                 self.engine.wake(&mut self.port);
+                self.must_recover |= self.engine.real().is_overdue();
             }
             Switch(gathers) => {
                 self.switch(gathers);
@@ -425,14 +441,29 @@ impl<F: UnderTest> World<F> {
     }
 
     fn recover(&mut self, keeps: bool) -> Result<(), Violation> {
-        if self.engine.recover(&mut self.port) {
-            // R8: once at the device's request, once for a ring out of step.
-            if self.port.recoveries >= 2 {
+        let is_overdue = self.engine.real().is_overdue();
+
+        // An answer may have come meanwhile.
+        self.must_recover = false;
+        if !self.port.host.needs_reset && !self.engine.real().is_out_of_step() && !is_overdue {
+            return Ok(());
+        }
+        if !self.engine.recover(&mut self.port) {
+            return Ok(());
+        }
+        if is_overdue {
+            if self.port.checks < PATIENCE || self.port.resent >= RESENT {
+                return violated("patience", "a flush is sent again too early");
+            }
+            self.port.resent += 1;
+        } else {
+            // R8, R15: once at the device's request, once for a ring out of step.
+            if self.port.recoveries >= 2 + self.port.resent {
                 return violated("progress", "recoveries without end");
             }
             self.port.recoveries += 1;
-            self.reset(keeps);
         }
+        self.reset(keeps);
         Ok(())
     }
 
@@ -502,11 +533,16 @@ impl<F: UnderTest> World<F> {
         let stuck = host.is_gone() || host.lied || self.closing;
         let late = [answer, Recover(true), Recover(false)];
         let early = [Recover(true), Recover(false), answer];
-        let order = [Memory, Interrupt, Work, Tick, Wake, Frozen, Restore]
+        // While an answer is to come, there is always a timer.
+        let is_patient = host.setup.patient;
+        let order = [Memory, Interrupt, Work, Tick]
             .into_iter()
+            .chain((!is_patient).then_some(Wake))
+            .chain([Frozen, Restore])
             .chain(if recover_late { late } else { early })
             .chain([Thaw])
-            .chain(stuck.then_some(GiveUp));
+            .chain(stuck.then_some(GiveUp))
+            .chain([Wake]);
         let events = self.events(0);
         order.into_iter().find(|event| events.contains(event))
     }

@@ -11,6 +11,7 @@ use flush_model::{
         Port,
         Refused,
         Responses,
+        Timer,
         Used,
         RESPONSE_LEN,
         UNANSWERED, //
@@ -350,6 +351,84 @@ fn no_flush_is_held_back_after_an_error() {
     play!(world: Answer(0, Done), Interrupt => 1, 1);
 }
 
+fn patient() -> World<Real> {
+    World::probed(Setup {
+        patient: true,
+        ..Setup::default()
+    })
+}
+
+/// R14: the host has lost the flush, as when a snapshot of its state is restored.
+#[test]
+fn a_flush_without_an_answer_is_sent_again() {
+    let mut world = patient();
+    play!(world: Arrive(Sync), Lose(0), Wake => 0, 0);
+    assert!(!world.events(0).contains(&Recover(true)));
+    play!(world: Wake, Arrive(Sync), Recover(true), Restore => 0, 0);
+    play!(world: Answer(0, Done), Interrupt => 2, 0);
+}
+
+/// R14: the host was slow.
+#[test]
+fn an_answer_ends_the_wait() {
+    let mut world = patient();
+    play!(world: Arrive(Sync), Wake, Wake, Answer(0, Done), Interrupt => 1, 0);
+    play!(world: Arrive(Sync), Recover(true), Answer(0, Done), Interrupt => 2, 0);
+}
+
+/// R15: the host was slow, and answers all that was sent.
+#[test]
+fn a_slow_host_is_not_given_up() {
+    let mut world = patient();
+    play!(world: Arrive(Sync) => 0, 0);
+    for _ in 0..2 {
+        play!(world: Wake, Wake, Recover(true), Restore => 0, 0);
+    }
+    for _ in 0..2 {
+        // A late answer, and the one after it, which finds no descriptor.
+        play!(world: Answer(0, Done), Interrupt, Answer(0, Done), Interrupt => 0, 0);
+        play!(world: Recover(true), Restore => 0, 0);
+    }
+    play!(world: Answer(0, Done), Interrupt => 1, 0);
+    assert!(!world.is_broken());
+}
+
+/// R14: time by a clock.
+#[test]
+fn patience_doubles_and_has_an_end() {
+    for (responses, recovers) in [(Responses::Direct, true), (Responses::Mapped, false)] {
+        let mut engine = Real::new();
+        let mut script = Script {
+            now: Some(1000),
+            ..Script::default()
+        };
+        engine.start(responses, &mut script);
+        engine.arrive(7).unwrap();
+        engine.pump(&mut script);
+        for patience in [PATIENCE, 2 * PATIENCE, 4 * PATIENCE] {
+            let mut waited = 0;
+            while !engine.is_overdue() && waited < 1000 {
+                let Some(Timer::Start(time)) = engine.take_timer() else {
+                    panic!("no timer");
+                };
+                assert_eq!(time, script.now.unwrap() + CHECK);
+                script.now = Some(time);
+                engine.wake(&mut script);
+                waited += CHECK;
+            }
+            assert_eq!(engine.is_overdue(), recovers);
+            if !recovers {
+                break;
+            }
+            // The first check begins the wait.
+            assert_eq!(waited, patience + CHECK);
+            assert!(engine.recover(&mut script));
+            engine.reset(None, &mut script);
+            engine.start(responses, &mut script);
+        }
+    }
+}
+
 /// R13.
 #[test]
 fn a_read_only_engine_sends_nothing() {
@@ -369,11 +448,16 @@ fn a_read_only_engine_sends_nothing() {
     assert!(engine.is_broken());
 }
 
+/// How often a script with a clock checks for an answer, and its patience.
+const CHECK: u64 = 10;
+const PATIENCE: u64 = 30;
+
 /// A port without a world, whose answers the test sets.
 #[derive(Default)]
 struct Script {
     used: Option<Used>,
     sent: usize,
+    now: Option<u64>,
     ended: Vec<Ended>,
     given_up: bool,
 }
@@ -393,7 +477,13 @@ impl Port<List> for Script {
         self.given_up = true;
     }
     fn now(&mut self) -> u64 {
-        panic!("the clock is read");
+        self.now.expect("no clock is read")
+    }
+    fn check_after(&self) -> Option<u64> {
+        self.now.map(|_| CHECK)
+    }
+    fn unanswered(&mut self, _: u64) -> Option<u64> {
+        Some(PATIENCE)
     }
     fn is_timer_precise(&self) -> bool {
         true

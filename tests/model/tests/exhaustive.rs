@@ -212,3 +212,47 @@ fn gathering_and_overlap() {
         )
     });
 }
+
+/// The same for one caller with a driver that sends a flush again, on a host that may lose it.
+fn explore_patient(name: &str, mapped: bool, also: impl Fn(Event) -> bool) {
+    let setups = Setup::rings(mapped).filter(|setup| setup.event_idx);
+    let setups = setups.map(|setup| Setup {
+        patient: true,
+        ..setup
+    });
+    explore_each(name, setups, 1, |event| {
+        matches!(event, Wake | Lose(_) | Recover(_)) || also(event)
+    });
+}
+
+#[test]
+fn lost_answers() {
+    explore_patient("lost answers", false, |_| false);
+}
+
+#[test]
+fn lost_answers_and_suspend() {
+    explore_patient("lost, suspend", false, |event| {
+        matches!(event, Freeze | Frozen | Thaw | ForcedReset(_))
+    });
+}
+
+#[test]
+fn lost_answers_and_recovery() {
+    explore_patient("lost, recovery", false, |event| matches!(event, NeedsReset));
+}
+
+#[test]
+fn lost_answers_and_removal() {
+    explore_patient("lost, removal", false, |event| {
+        matches!(event, Close | Removed | RemovedByForce | Rebind)
+    });
+}
+
+/// R7: behind a mapping no flush is sent again.
+#[test]
+fn patience_behind_a_mapping() {
+    explore_patient("patience, mapped", true, |event| {
+        matches!(event, NeedsReset | ForcedReset(_))
+    });
+}

@@ -23,6 +23,7 @@ use flush_model::{
         *, //
     },
     How,
+    Kind,
     List,
     ModelPort,
     Real,
@@ -42,6 +43,12 @@ const SPLIT: Setup = Setup {
     event_idx: true,
     mapped: false,
     gathers: false,
+    patient: false,
+};
+
+const PATIENT: Setup = Setup {
+    patient: true,
+    ..SPLIT
 };
 
 const GATHERING: Setup = Setup {
@@ -104,6 +111,7 @@ struct Faulty<'a> {
     rearms: fn(&mut ModelPort) -> bool,
     gives_up: bool,
     ends: bool,
+    patience: fn(&mut ModelPort, u64) -> Option<u64>,
 }
 
 impl<'a> Faulty<'a> {
@@ -115,6 +123,7 @@ impl<'a> Faulty<'a> {
             rearms: |port| port.rearm(),
             gives_up: true,
             ends: true,
+            patience: |port, waited| port.unanswered(waited),
         }
     }
 }
@@ -147,6 +156,12 @@ impl Port<List> for Faulty<'_> {
     }
     fn is_timer_precise(&self) -> bool {
         self.port.is_timer_precise()
+    }
+    fn check_after(&self) -> Option<u64> {
+        self.port.check_after()
+    }
+    fn unanswered(&mut self, waited: u64) -> Option<u64> {
+        (self.patience)(self.port, waited)
     }
     fn gathered(&mut self, callers: usize, expected: usize) {
         self.port.gathered(callers, expected)
@@ -760,4 +775,83 @@ mutant! {
 #[test]
 fn gathering_is_switched_off() {
     must_violate_in::<IgnoresTheSwitch>(GATHERING, "gathering", |_| false);
+}
+
+mutant! {
+    /// Does not send a flush again that the host has lost (R14).
+    WaitsForEver {}
+
+    fn wake(&mut self, port: &mut ModelPort) {
+        self.real.wake(&mut Faulty {
+            patience: |_, _| None,
+            ..Faulty::new(port, &mut unchanged)
+        })
+    }
+}
+
+#[test]
+fn a_lost_flush_is_sent_again() {
+    must_violate_in::<WaitsForEver>(PATIENT, "progress", |_| false);
+}
+
+mutant! {
+    /// Sends a flush again at the first check (R14).
+    IsImpatient {}
+
+    fn wake(&mut self, port: &mut ModelPort) {
+        self.real.wake(&mut Faulty {
+            patience: |port, waited| port.unanswered(waited).map(|_| 0),
+            ..Faulty::new(port, &mut unchanged)
+        })
+    }
+}
+
+#[test]
+fn a_flush_has_its_time() {
+    must_violate_in::<IsImpatient>(PATIENT, "patience", |_| false);
+}
+
+mutant! {
+    /// Begins its checks with the first flush, and never again (R14).
+    ChecksOnce { checked: bool }
+
+    fn wake(&mut self, port: &mut ModelPort) {
+        if !self.checked {
+            self.real.wake(port);
+        }
+        self.checked |= self.real.is_quiet();
+    }
+}
+
+#[test]
+fn each_flush_is_checked() {
+    must_violate_in::<ChecksOnce>(PATIENT, "progress", |_| false);
+}
+
+mutant! {
+    /// Takes the late answers of a slow host for a broken ring (R15).
+    CountsLateAnswers { resyncs: u8, ended: u64 }
+
+    fn recover(&mut self, port: &mut ModelPort) -> bool {
+        let ended = port.tally.0 + port.tally.1;
+        if std::mem::replace(&mut self.ended, ended) != ended {
+            self.resyncs = 0;
+        }
+        self.resyncs += u8::from(self.real.is_out_of_step());
+        if self.resyncs > 1 {
+            self.real.fail("a reset did not help", port);
+            return false;
+        }
+        self.real.recover(port)
+    }
+}
+
+#[test]
+fn late_answers_are_no_fault() {
+    must_violate_in::<CountsLateAnswers>(PATIENT, "errors", |event| {
+        !matches!(
+            event,
+            Arrive(Kind::Sync) | Answer(0, How::Done) | Interrupt | Restore | Wake | Recover(true)
+        )
+    });
 }

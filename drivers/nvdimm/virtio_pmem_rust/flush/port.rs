@@ -35,7 +35,8 @@ use kernel::{
         hrtimer,
         Delta,
         Instant,
-        Monotonic, //
+        Monotonic,
+        NSEC_PER_SEC, //
     },
     uapi,
     virtio::{
@@ -48,6 +49,12 @@ use kernel::{
 /// After so many nanoseconds a request is mapped again for which there was no memory.
 const RETRY: u64 = 1_000_000;
 
+/// How often the wait for an answer is checked, in nanoseconds.
+const CHECK: u64 = NSEC_PER_SEC as u64;
+
+/// After how many seconds without an answer that is reported, if the flush is not sent again.
+const SILENCE: u32 = 60;
+
 /// A flush request, and the host's status.
 pub(crate) type Request = KBox<Command<Le32, Le32>>;
 
@@ -58,6 +65,8 @@ pub(super) enum Complaint {
     Length(u32),
     /// The host failed a flush, this often so far.
     Failed(Failure, u64),
+    /// The host has not answered for a long time; whether the flush can be sent again.
+    Unanswered(bool),
     /// A task that stops the device waits for this, without progress for so many seconds of the
     /// limit.
     Slow(Subject, &'static str, u32, u32),
@@ -79,6 +88,21 @@ impl Complaint {
                 "the host failed a flush: {:?}, failure number {}\n",
                 failure,
                 times
+            ),
+            Self::Unanswered(true) => dev_warn!(
+                dev,
+                "no answer to a flush for {} s, callers wait; if the host has lost it, {} {}-{}/{}\n",
+                SILENCE,
+                "write the seconds after which it is sent again to debugfs:",
+                "virtio_pmem_rust",
+                dev.name(),
+                "resend_after"
+            ),
+            Self::Unanswered(false) => dev_warn!(
+                dev,
+                "no answer to a flush for {} s, callers wait; {}\n",
+                SILENCE,
+                "behind an IOMMU or a bounce buffer it cannot be sent again, and an unbind fails it"
             ),
             Self::Slow(subject, what, secs, limit) => dev_warn!(
                 dev,
@@ -136,6 +160,10 @@ pub(super) struct DevicePort {
     pub(super) fua_bios: BioList,
     /// A wrong used length was reported in the log.
     length_reported: bool,
+    /// The wait for the answer to the flush in flight was reported.
+    silence_reported: bool,
+    /// The driver's patience in seconds, or 0 if it has no end.
+    pub(super) resend_after: u32,
     /// Counts answers, to distinguish a slow host from one that hangs.
     pub(super) answers: u64,
     /// `stats.flushes` is also the number of the batch in flight.
@@ -155,6 +183,8 @@ impl DevicePort {
             outcome: Outcome::default(),
             fua_bios: BioList::new(),
             length_reported: false,
+            silence_reported: false,
+            resend_after: 0,
             answers: 0,
             stats: Stats::default(),
             sent: Instant::now(),
@@ -247,6 +277,7 @@ impl Port<Callers> for DevicePort {
 
         let notify = queue.kick_prepare();
 
+        self.silence_reported = false;
         self.stats.sent(callers.len());
         if cfg!(CONFIG_DEBUG_FS) {
             self.sent = Instant::now();
@@ -296,6 +327,21 @@ impl Port<Callers> for DevicePort {
 
     fn is_timer_precise(&self) -> bool {
         hrtimer::resolution() <= Delta::from_nanos(SHORTEST as i64)
+    }
+
+    fn check_after(&self) -> Option<u64> {
+        Some(CHECK)
+    }
+
+    fn unanswered(&mut self, waited: u64) -> Option<u64> {
+        let is_mapped = self.queue.as_ref().is_some_and(Virtqueue::is_mapped);
+        let is_silent = waited >= u64::from(SILENCE) * CHECK;
+
+        if is_silent && (is_mapped || self.resend_after == 0) && !self.silence_reported {
+            self.silence_reported = true;
+            self.outcome.complain(Complaint::Unanswered(!is_mapped));
+        }
+        (self.resend_after > 0).then_some(u64::from(self.resend_after) * CHECK)
     }
 
     fn gathered(&mut self, callers: usize, expected: usize) {

@@ -19,6 +19,10 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         rcu,
         CondVar,
         SpinLockIrq, //
@@ -28,6 +32,7 @@ use kernel::{
         EmbeddedTimerItem, //
     },
     virtio::{
+        DeviceWork,
         Notifier,
         Virtqueue, //
     },
@@ -86,6 +91,8 @@ pub(super) struct Shared {
     /// The state has changed while a task waits for that.
     #[pin]
     pub(super) changed: CondVar,
+    /// After how many seconds without an answer a flush is sent again; 0 if never.
+    pub(super) resend_after: Atomic<u32>,
 }
 
 impl Shared {
@@ -144,10 +151,11 @@ impl EmbeddedWorkItem for Shared {
     }
 }
 
-/// The state of the timer, which ends a gathering, and sends what could not be sent for want of
-/// memory.
+/// The state of the timer, which ends a gathering, sends what could not be sent for want of memory,
+/// and has a device recovered that does not answer.
 #[pin_data]
 pub(super) struct Timed {
+    pub(super) work: DeviceWork,
     // Dropped before the queue that it runs on.
     #[pin]
     pub(super) shared: EmbeddedWork<Shared>,
@@ -214,6 +222,15 @@ pub(super) fn give_up_if_broken(timed: &EmbeddedTimer<Timed>) {
 
 impl EmbeddedTimerItem for Timed {
     fn expired(this: Pin<&EmbeddedTimer<Self>>) {
-        update(&this, |state| state.engine.wake(&mut state.port));
+        let resend_after = this.shared.resend_after.load(Relaxed);
+        let is_overdue = update(&this, |state| {
+            state.port.resend_after = resend_after;
+            state.engine.wake(&mut state.port);
+            state.engine.is_overdue()
+        });
+
+        if is_overdue {
+            this.work.schedule();
+        }
     }
 }
