@@ -6,6 +6,7 @@ that the attacks are real.
 """
 
 import hashlib
+import re
 import subprocess
 
 import pytest
@@ -139,6 +140,23 @@ def test_no_flush(image, machine):
     assert machine.host.begun() == begun
     assert content(machine.pmem[0]) == image
     machine.check_errors()
+
+
+# Where x86 maps all memory, without address space randomization.
+DIRECT_MAP = 0xffff888000000000
+
+
+@shared_by_both
+def test_kernel_mapping(image, machine):
+    """The kernel's own mapping is read-only, so that its stray stores cannot reach the file."""
+    machine.disk(machine.device())
+    text = machine.sh("grep 'namespace0.0$' /proc/iomem")
+    start = DIRECT_MAP + int(text.partition("-")[0], 16)
+    text = machine.qmp("human-monitor-command", {"command-line": "info mem"})
+    rights = {rights for first, last, rights in re.findall(r"(\w{16})-(\w{16}) \w+ (\S+)", text)
+              if int(first, 16) < start + SIZE and int(last, 16) > start}
+    assert rights == {"-r-" if machine.driver == "rust" else "-rw"}
+    assert content(machine.pmem[0]) == image
 
 
 @shared_by_rust
