@@ -157,8 +157,8 @@ def test_lost_answer_is_reported(boot):
         device = machine.device()
         disk = machine.disk(device)
         lose(machine, disk)
-        machine.wait_console("no answer to a flush for 60 s, callers wait; if the host has lost it, "
-                             "write .*resend_after")
+        machine.wait_console("no answer to a flush for 60 s, callers wait; if the host has lost "
+                             "it, write .*resend_after")
         assert not machine.done("caller")
         machine.sh(f"echo 1 >{machine.debugfs(device, 'resend_after')}")
         status, output = machine.join("caller")

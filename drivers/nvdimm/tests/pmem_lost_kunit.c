@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A virtio-pmem driver with hosts that lose a flush, or seem to. The driver's parameter resend_after
- * has to be 300 s.
+ * A virtio-pmem driver with hosts that lose a flush, or seem to. The driver's parameter
+ * resend_after has to be 300 s.
  */
 
 #include "pmem_script.h"
