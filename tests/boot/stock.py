@@ -29,7 +29,7 @@ SKIPPED = {
     "test_namespaces.py::test_mode_outlives_power_cut[sector]": "sector mode is refused",
     "test_no_allocation.py": "the kernel has no fault injection",
     "test_power.py::test_hibernation": "it resumes before the module of its disk is loaded",
-    "test_provider.py": "the kernel has no KUnit",
+    "test_suites.py": "the kernel has no KUnit",
     "test_reset.py::test_function_reset": "the core does not lock a device while PCI resets it",
     "test_sample.py": "the module has the driver alone",
     "test_stacked.py::test_fsync_is_a_bio": "a data-less flush sleeps without its patch",
