@@ -132,8 +132,9 @@ def boot(request, kernel, library, folder):
     """A function that boots a guest; a test's guests have the same disks, one after the other."""
     turns = itertools.count(1)
 
-    def start(**options):
+    def start(append="", **options):
         options.setdefault("name", f"test-{request.node.name}-{next(turns)}")
+        options["append"] = f"{append} {stock.append(kernel, request.path)}"
         return Machine(kernel, hosts.Host(library, folder), folder, **options)
     return start
 
@@ -145,6 +146,7 @@ def shared(request, kernel, library):
     options |= getattr(request.module, "MACHINE", {})
     if hasattr(request, "param"):
         options |= {"driver": request.param, "name": f"{options['name']}-{request.param}"}
+    options["append"] = f"{options.get('append', '')} {stock.append(kernel, request.path)}"
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as path:
         machine = Machine(kernel, hosts.Host(library, Path(path)), Path(path), **options)
         yield machine

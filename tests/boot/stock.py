@@ -17,13 +17,18 @@ QUICK = (
     "test_bad_host.py::test_failed_flush_for_many",
 )
 
+# Tests that use FUA or deep_flush, which the kernel has with this parameter only.
+WITH_FUA = ("test_flush.py", "test_fua.py", "test_trace.py")
+FUA = "virtio_pmem_rust.fua=1"
+
 # Why a test does not run there.
 SKIPPED = {
-    "test_flush.py::test_deep_flush": "deep_flush is there with fua=1 alone: test_stock.py",
-    "test_flush.py::test_waits_for_the_host": "deep_flush is there with fua=1 alone",
-    "test_flush.py::test_callers_share": "deep_flush is there with fua=1 alone",
+    "test_flush.py::test_deep_flush[c]": "the driver in C has no parameter for deep_flush",
+    "test_flush.py::test_waits_for_the_host[c]": "the driver in C has no parameter for deep_flush",
+    "test_fua.py::test_advertised[c]": "the driver in C has no parameter for FUA",
+    "test_fua.py::test_one_bio[ext4-c]": "the driver in C has no parameter for FUA",
+    "test_fua.py::test_one_bio[xfs-c]": "the driver in C has no parameter for FUA",
     "test_flush_order.py": "md sends data and flush at once without its patch",
-    "test_fua.py": "FUA is there with fua=1 alone: test_stock.py",
     "test_leaks.py": "the kernel has no kmemleak",
     "test_namespaces.py::test_every_mode": "sector mode is refused: test_stock.py",
     "test_namespaces.py::test_mode_outlives_power_cut[sector]": "sector mode is refused",
@@ -51,3 +56,8 @@ def is_quick(item):
 def reason(item):
     """Return why a test does not run, or None."""
     return next((why for name, why in SKIPPED.items() if matches(item, name)), None)
+
+
+def append(kernel, path):
+    """Return more words for the command line of a guest of a test file."""
+    return FUA if kernel.name == "debian" and path.name in WITH_FUA else ""

@@ -13,7 +13,7 @@ FORMATS = {"ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q -f"}
 
 # Without periodic work: ext4 commits its log, XFS covers its own.
 QUIET = {"ext4": "mount -t ext4 -o commit=3600",
-         "xfs": "echo 720000 >/proc/sys/fs/xfs/xfssyncd_centisecs; mount"}
+         "xfs": "modprobe -q xfs || :; echo 720000 >/proc/sys/fs/xfs/xfssyncd_centisecs; mount"}
 
 # A bio's flags in the block layer's trace events.
 FUA, FLUSH = "WFS", "FWS"
