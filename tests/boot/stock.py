@@ -15,6 +15,7 @@ QUICK = (
     "test_power.py::test_suspend_under_load[mem]",
     "test_reset.py::test_needs_reset",
     "test_bad_host.py::test_failed_flush_for_many",
+    "test_crash.py::test_crash",
 )
 
 # Tests that use FUA or deep_flush, which the kernel has with this parameter only.
@@ -30,6 +31,7 @@ SKIPPED = {
     "test_fua.py::test_one_bio[xfs-c]": "the driver in C has no parameter for FUA",
     "test_flush_order.py": "md sends data and flush at once without its patch",
     "test_leaks.py": "the kernel has no kmemleak",
+    "test_memory.py::test_swap": "its guest has too little memory for that kernel",
     "test_namespaces.py::test_every_mode": "sector mode is refused: test_stock.py",
     "test_namespaces.py::test_mode_outlives_power_cut[sector]": "sector mode is refused",
     "test_no_allocation.py": "the kernel has no fault injection",

@@ -22,7 +22,8 @@ from machine import MIB
 import settings
 
 # How often the guest is killed; the debug kernel is slow.
-KILLS = {"release": 50, "debug": 5} if settings.flag("LONG") else {"release": 3, "debug": 1}
+KILLS = {"release": 50, "debian": 5, "debug": 5} if settings.flag("LONG") \
+    else {"release": 3, "debian": 1, "debug": 1}
 
 SIZES = {"raw": 64 * MIB, "ext4": 128 * MIB, "xfs": 320 * MIB}
 
