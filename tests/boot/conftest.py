@@ -25,7 +25,7 @@ import fsx as exerciser
 import host as hosts
 import pytest
 import stock
-from machine import Machine
+from machine import Machine, lent
 
 import initramfs
 import kernel as kernels
@@ -156,17 +156,6 @@ def shared(request, kernel, library):
 @pytest.fixture
 def machine(request, shared):
     """The module's guest, running; its messages are only this test's."""
-    if not shared.alive():
-        shared.start()
-        shared.wait_ready()
-    shared.clear_messages()
-    before, failed = len(shared.trouble()), request.session.testsfailed
-    yield shared
-    shared.host.plan("pass")
-    good = False
-    try:
-        shared.check(before)
-        good = request.session.testsfailed == failed
-    finally:
-        if not good:
-            shared.close()
+    with lent(shared, request.session) as guest:
+        yield guest
+        guest.host.plan("pass")

@@ -288,6 +288,27 @@ SCRIPT
         self.sh("dmesg -c >/dev/null")
 
 
+@contextlib.contextmanager
+def lent(shared, session):
+    """Lend a shared guest to a test, running, with messages of this test alone.
+
+    A failed test ends it, and the next one boots it again.
+    """
+    if not shared.alive():
+        shared.start()
+        shared.wait_ready()
+    shared.clear_messages()
+    before, failed = len(shared.trouble()), session.testsfailed
+    yield shared
+    good = False
+    try:
+        shared.check(before)
+        good = session.testsfailed == failed
+    finally:
+        if not good:
+            shared.close()
+
+
 # A test of both drivers: one that the driver in C passes asks for nothing new.
 both_drivers = pytest.mark.parametrize("driver", list(DRIVERS))
 

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from machine import lent
 from subject import MIB, OPTIONS, combinations, page
 
 import settings
@@ -41,19 +42,8 @@ def shared(request, make):
 @pytest.fixture
 def machine(request, shared):
     """That guest, running; a failed test ends it, the next boots again."""
-    if not shared.alive():
-        shared.start()
-        shared.wait_ready()
-    shared.clear_messages()
-    before, failed = len(shared.trouble()), request.session.testsfailed
-    yield shared
-    good = False
-    try:
-        shared.check(before)
-        good = request.session.testsfailed == failed
-    finally:
-        if not good:
-            shared.close()
+    with lent(shared, request.session) as guest:
+        yield guest
 
 
 def test_probe(machine):

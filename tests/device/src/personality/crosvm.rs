@@ -11,14 +11,11 @@
 //!
 //! Mutant of the driver: feature bit 63 among `FEATURES`.
 
-use super::{Personality, EVENT_IDX, VERSION_1};
-use crate::host::{Host, FLUSH, OK};
+use super::{serve_each, Personality, EVENT_IDX, VERSION_1};
+use crate::host::Host;
 use std::sync::Arc;
 
 const DISCARD: u64 = 1 << 63;
-
-/// The status of a failed or unknown request.
-const EIO: u32 = 1;
 
 /// crosvm's behaviour.
 pub struct Crosvm;
@@ -29,19 +26,6 @@ impl Personality for Crosvm {
     }
 
     fn kick(&self, host: &Arc<Host>) {
-        loop {
-            while let Some(request) = host.take() {
-                if request.kind == Some(FLUSH) {
-                    host.flush();
-                    host.answer(&request, OK);
-                } else {
-                    host.note("malformed");
-                    host.answer(&request, EIO);
-                }
-            }
-            if !host.rearm() {
-                return;
-            }
-        }
+        serve_each(host);
     }
 }

@@ -11,7 +11,7 @@ mod qemu;
 mod remote;
 mod snapshot;
 
-use crate::host::Host;
+use crate::host::{Host, FLUSH, OK};
 use crate::image::Range;
 use crate::Options;
 use std::error::Error;
@@ -62,4 +62,25 @@ pub fn named(name: &str, options: &Options) -> Result<Box<dyn Personality>, Box<
         "hostile" => Box::new(hostile::Hostile::new(options)?),
         _ => return Err(format!("personality={name}: unknown").into()),
     })
+}
+
+/// The status of a failed or unknown request.
+const FAILED: u32 = 1;
+
+/// Serves one request after the other, with an interrupt for each.
+fn serve_each(host: &Arc<Host>) {
+    loop {
+        while let Some(request) = host.take() {
+            if request.kind == Some(FLUSH) {
+                host.flush();
+                host.answer(&request, OK);
+            } else {
+                host.note("malformed");
+                host.answer(&request, FAILED);
+            }
+        }
+        if !host.rearm() {
+            return;
+        }
+    }
 }

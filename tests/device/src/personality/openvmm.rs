@@ -15,13 +15,10 @@
 //! Mutant of the driver: `Range::of()` without the shared memory region of a device that has no
 //! range.
 
-use super::{Personality, EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
-use crate::host::{Host, FLUSH, OK};
+use super::{serve_each, Personality, EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
+use crate::host::Host;
 use crate::image::Range;
 use std::sync::Arc;
-
-/// The status of a failed or unknown request.
-const FAILED: u32 = 1;
 
 /// OpenVMM's behaviour.
 pub struct OpenVmm;
@@ -40,19 +37,6 @@ impl Personality for OpenVmm {
     }
 
     fn kick(&self, host: &Arc<Host>) {
-        loop {
-            while let Some(request) = host.take() {
-                if request.kind == Some(FLUSH) {
-                    host.flush();
-                    host.answer(&request, OK);
-                } else {
-                    host.note("malformed");
-                    host.answer(&request, FAILED);
-                }
-            }
-            if !host.rearm() {
-                return;
-            }
-        }
+        serve_each(host);
     }
 }
