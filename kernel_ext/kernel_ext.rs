@@ -122,8 +122,13 @@ mod overlay {
     pub mod types {
         //! Types.
         mod brand;
+        mod chain;
 
         pub(crate) use brand::Brand;
+        pub(crate) use chain::{
+            Chain,
+            Link, //
+        };
         pub use rust_kernel::types::*;
     }
 

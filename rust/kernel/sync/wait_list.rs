@@ -12,6 +12,8 @@ use crate::{
     prelude::*,
     types::{
         Brand,
+        Chain,
+        Link,
         Opaque, //
     }, //
 };
@@ -21,7 +23,10 @@ use core::{
         UnsafeCell, //
     },
     marker::PhantomData,
-    ptr::NonNull, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use pin_init::stack_pin_init;
 
@@ -29,18 +34,20 @@ use pin_init::stack_pin_init;
 #[pin_data]
 struct Node {
     /// The next node of the list. It belongs to the owner of the list.
-    next: Cell<Option<NonNull<Node>>>,
+    next: Cell<*mut Node>,
     /// The caller's answer, written before the node is completed.
     result: UnsafeCell<Result>,
     #[pin]
     done: Opaque<bindings::completion>,
 }
 
-/// The first and the last node of a list that is not empty.
-#[derive(Clone, Copy)]
-struct Ends {
-    head: NonNull<Node>,
-    tail: NonNull<Node>,
+// SAFETY: It is always `next`.
+unsafe impl Link for Node {
+    #[inline]
+    unsafe fn next(this: NonNull<Self>) -> *mut *mut Self {
+        // SAFETY: By the safety requirements.
+        unsafe { (*this.as_ptr()).next.as_ptr() }
+    }
 }
 
 /// The permission to put one caller on one list.
@@ -70,11 +77,9 @@ pub struct Joined<'w>(Brand<'w>);
 ///
 /// # Invariants
 ///
-/// - The nodes from `head` to `tail` are linked through `next`; `tail` has no next. There are `len`
-///   of them.
-/// - Each node is valid, because its caller does not return before the node was completed, and no
-///   node on the list was completed. Only the owner of the list may use the `next` and the `result`
-///   of its nodes.
+/// Each node is valid, because its caller does not return before the node was completed, and no
+/// node on the list was completed. Only the owner of the list may use the `next` and the `result`
+/// of its nodes.
 ///
 /// # Examples
 ///
@@ -120,10 +125,7 @@ pub struct Joined<'w>(Brand<'w>);
 /// # answer(&flusher, Ok(()));
 /// # assert_eq!(flush(&flusher), Err(EIO));
 /// ```
-pub struct WaitList {
-    ends: Option<Ends>,
-    len: usize,
-}
+pub struct WaitList(Chain<Node>);
 
 // SAFETY: A node may be completed by any task, and a result can be sent to another task.
 unsafe impl Send for WaitList {}
@@ -136,19 +138,19 @@ impl WaitList {
     #[inline]
     pub const fn new() -> Self {
         // INVARIANT: There are no nodes.
-        Self { ends: None, len: 0 }
+        Self(Chain::new())
     }
 
     /// Returns whether no caller is on the list.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.ends.is_none()
+        self.0.is_empty()
     }
 
     /// Returns how many callers are on the list.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len()
     }
 
     /// Joins a list and sleeps until it was completed.
@@ -193,7 +195,7 @@ impl WaitList {
         F: for<'w> FnOnce(Waiter<'w>) -> Result<Joined<'w>>,
     {
         stack_pin_init!(let node = pin_init!(Node {
-            next: Cell::new(None),
+            next: Cell::new(ptr::null_mut()),
             result: UnsafeCell::new(Err(EIO)),
             done <- Opaque::ffi_init(|slot| {
                 // SAFETY: `slot` is valid for writing.
@@ -234,13 +236,9 @@ impl WaitList {
         // From here on, `WaitList::wait` does not return before the node was completed.
         waiter.joined.set(true);
 
-        // INVARIANT: The node is on no list, because this is the only `Waiter` for it. So it was
-        // not completed and has no next.
-        self.link(Ends {
-            head: node,
-            tail: node,
-        });
-        self.len += 1;
+        // SAFETY: The node is on no list, because this is the only `Waiter` for it. It stays valid
+        // until it was completed, and then it is on no list.
+        unsafe { self.0.push(node) };
 
         Joined(PhantomData)
     }
@@ -254,11 +252,7 @@ impl WaitList {
     /// Any context.
     #[inline]
     pub fn append(&mut self, other: &mut WaitList) {
-        // INVARIANT: The nodes of `other` change their owner, `other` is empty afterwards.
-        if let Some(ends) = other.ends.take() {
-            self.link(ends);
-        }
-        self.len += core::mem::take(&mut other.len);
+        self.0.append(&mut other.0);
     }
 
     /// Wakes up all callers with the same result, in the order in which they joined.
@@ -268,16 +262,12 @@ impl WaitList {
     /// Any context, also under a lock; but the callers may take the lock next.
     #[doc(alias = "complete")]
     pub fn complete_all(&mut self, result: Result) {
-        let mut next = self.ends.take().map(|ends| ends.head);
-        self.len = 0;
-
-        while let Some(node) = next {
+        while let Some(node) = self.0.pop() {
             let node = node.as_ptr();
 
             // SAFETY: By the type invariant, the node was on the list, so it is valid and its
-            // `next` and `result` are the list's.
+            // `result` is the list's.
             let done = unsafe {
-                next = (*node).next.get();
                 *(*node).result.get() = result;
                 (*node).done.get()
             };
@@ -286,22 +276,6 @@ impl WaitList {
             // gone, so it is not used any more.
             unsafe { bindings::complete(done) };
         }
-    }
-
-    /// Links a chain of nodes, which the caller owns, behind the list's last node.
-    #[inline]
-    fn link(&mut self, chain: Ends) {
-        self.ends = Some(match self.ends {
-            None => chain,
-            Some(Ends { head, tail }) => {
-                // SAFETY: By the type invariant, `tail` is valid and its `next` is the list's.
-                unsafe { (*tail.as_ptr()).next.set(Some(chain.head)) };
-                Ends {
-                    head,
-                    tail: chain.tail,
-                }
-            }
-        });
     }
 }
 

@@ -3,14 +3,22 @@
 //! A queue of bios that needs no memory of its own.
 
 use super::Bio;
-use crate::prelude::*;
+use crate::{
+    prelude::*,
+    types::{
+        Chain,
+        Link, //
+    }, //
+};
 use core::ptr::NonNull;
 
-/// The first and the last bio of a list that is not empty.
-#[derive(Clone, Copy)]
-struct Ends {
-    head: NonNull<bindings::bio>,
-    tail: NonNull<bindings::bio>,
+// SAFETY: It is always `bi_next`.
+unsafe impl Link for bindings::bio {
+    #[inline]
+    unsafe fn next(this: NonNull<Self>) -> *mut *mut Self {
+        // SAFETY: By the safety requirements.
+        unsafe { &raw mut (*this.as_ptr()).bi_next }
+    }
 }
 
 /// A first-in-first-out list of [`Bio`]s, chained through the bios themselves.
@@ -27,9 +35,7 @@ struct Ends {
 ///
 /// # Invariants
 ///
-/// - The bios from `head` to `tail` are linked through `bi_next`, and the list owns each as a
-///   [`Bio`] does. There are `len` of them.
-/// - `tail` has no next bio.
+/// The list owns each bio of the chain as a [`Bio`] does.
 ///
 /// # Examples
 ///
@@ -60,10 +66,7 @@ struct Ends {
 /// # use pin_init::stack_pin_init;
 /// ```
 #[doc(alias = "bio_list")]
-pub struct BioList {
-    ends: Option<Ends>,
-    len: usize,
-}
+pub struct BioList(Chain<bindings::bio>);
 
 // SAFETY: The list owns its bios, and a `Bio` is `Send`.
 unsafe impl Send for BioList {}
@@ -76,55 +79,39 @@ impl BioList {
     #[inline]
     pub const fn new() -> Self {
         // INVARIANT: There are no bios.
-        Self { ends: None, len: 0 }
+        Self(Chain::new())
     }
 
     /// Returns whether the list holds no bio.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.ends.is_none()
+        self.0.is_empty()
     }
 
     /// Returns how many bios the list holds.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len()
     }
 
     /// Adds a bio at the end.
     #[doc(alias = "bio_list_add")]
     #[inline]
     pub fn push(&mut self, bio: Bio) {
-        let bio = bio.into_raw();
-
-        // SAFETY: `bio` is from a `Bio` that the list owns now, with its `bi_next`.
-        unsafe { (*bio.as_ptr()).bi_next = core::ptr::null_mut() };
-
-        // INVARIANT: `bio` has no next, and is owned by the list from here on.
-        self.link(Ends {
-            head: bio,
-            tail: bio,
-        });
-        self.len += 1;
+        // INVARIANT: The list owns the bio from here on.
+        // SAFETY: A `Bio` owns its bio, with `bi_next`, and is in no chain.
+        unsafe { self.0.push(bio.into_raw()) };
     }
 
     /// Removes the bio that was added first.
     #[doc(alias = "bio_list_pop")]
     #[inline]
     pub fn pop(&mut self) -> Option<Bio> {
-        let Ends { head, tail } = self.ends?;
-
-        // SAFETY: By the type invariant, `head` is valid and its `bi_next` is the list's.
-        let next = unsafe { (*head.as_ptr()).bi_next };
-
-        // INVARIANT: `tail` stays the last unless `head` was the last itself; then the list is
-        // empty.
-        self.ends = NonNull::new(next).map(|head| Ends { head, tail });
-        self.len -= 1;
+        let bio = self.0.pop()?;
 
         // SAFETY: By the type invariant, the list owned the bio as a `Bio`; it is no longer in
         // the list.
-        Some(unsafe { Bio::from_raw(head) })
+        Some(unsafe { Bio::from_raw(bio) })
     }
 
     /// Moves all bios of `other` behind those of this list, in their order.
@@ -133,11 +120,7 @@ impl BioList {
     #[doc(alias = "bio_list_merge")]
     #[inline]
     pub fn append(&mut self, other: &mut BioList) {
-        // INVARIANT: The bios of `other` change their owner, `other` is empty afterwards.
-        if let Some(ends) = other.ends.take() {
-            self.link(ends);
-        }
-        self.len += core::mem::take(&mut other.len);
+        self.0.append(&mut other.0);
     }
 
     /// Completes all bios with the same result, in their order.
@@ -155,31 +138,10 @@ impl BioList {
     /// linear time.
     pub fn set_error(&mut self, error: Error) {
         let status = error.to_blk_status();
-        let mut next = self.ends.map(|ends| ends.head);
 
-        while let Some(bio) = next {
-            // SAFETY: By the type invariant, the list owns `bio`, which is valid, and its
-            // `bi_next` is null or the list's next bio.
-            next = unsafe {
-                (*bio.as_ptr()).bi_status = status;
-                NonNull::new((*bio.as_ptr()).bi_next)
-            };
-        }
-    }
-
-    /// Links a chain of bios, which the caller owns, behind the list's last bio.
-    #[inline]
-    fn link(&mut self, chain: Ends) {
-        self.ends = Some(match self.ends {
-            None => chain,
-            Some(Ends { head, tail }) => {
-                // SAFETY: By the type invariant, `tail` is valid and its `bi_next` is the list's.
-                unsafe { (*tail.as_ptr()).bi_next = chain.head.as_ptr() };
-                Ends {
-                    head,
-                    tail: chain.tail,
-                }
-            }
+        self.0.for_each(|bio| {
+            // SAFETY: By the type invariant, the list owns the bio, which is valid.
+            unsafe { (*bio.as_ptr()).bi_status = status };
         });
     }
 }
