@@ -174,15 +174,11 @@ pub trait Port<B> {
     fn is_timer_precise(&self) -> bool;
 
     /// Returns after how long without an answer the engine is to wake, again and again (R14).
-    fn check_after(&self) -> Option<u64> {
-        None
-    }
+    fn check_after(&self) -> Option<u64>;
 
     /// The answer to the flush in flight has been waited for so long, or a little longer. Returns
     /// the driver's patience (R14).
-    fn unanswered(&mut self, _waited: u64) -> Option<u64> {
-        None
-    }
+    fn unanswered(&mut self, waited: u64) -> Option<u64>;
 
     /// A flush is held back no longer: there are so many of the callers that were `expected` (R10).
     fn gathered(&mut self, callers: usize, expected: usize);

@@ -139,6 +139,12 @@ impl Port<Callers> for SimulatedPort {
     fn is_timer_precise(&self) -> bool {
         true
     }
+    fn check_after(&self) -> Option<u64> {
+        None
+    }
+    fn unanswered(&mut self, _: u64) -> Option<u64> {
+        None
+    }
     fn gathered(&mut self, _: usize, _: usize) {}
     fn end(&mut self, callers: Callers, how: Ended) {
         assert_eq!(how, Ended::Done);
