@@ -44,3 +44,22 @@ def test_sector_mode(boot):
         machine.sh(f"{create} fsdax")
         machine.until("[ -b /dev/pmem0 ]")
         machine.sh("dd if=/dev/zero of=/dev/pmem0 bs=4k count=1 oflag=direct conv=fsync")
+
+
+def test_function_reset(boot):
+    """The core reports no reset of the function; a flush that it loses can be sent again."""
+    with boot(append="virtio_pmem_rust.resend_after=1") as machine:
+        device = machine.device()
+        disk = machine.disk(device)
+        machine.sh(f"echo 1 >/sys/bus/pci/devices/{device.pci}/reset")
+        machine.write(disk, 4)
+        assert "sending it again after a reset" in machine.console()
+        machine.unbind(device)
+        machine.write(machine.bind(device), 4)
+
+
+def test_read_only(boot):
+    """A device that is to be read-only is refused, because the kernel cannot protect it."""
+    with boot(append="virtio_pmem_rust.read_only=all") as machine:
+        machine.wait_console("this kernel's libnvdimm cannot protect the memory")
+        assert machine.bound(machine.device()) == "none"
