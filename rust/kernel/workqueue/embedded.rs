@@ -11,7 +11,6 @@ use super::{
     WorkItemPointer, //
 };
 use crate::{
-    new_spinlock_irq,
     prelude::*,
     sync::{
         LockClassKey,
@@ -36,6 +35,7 @@ macro_rules! new_embedded_work {
         $crate::workqueue::EmbeddedWork::new(
             $inner,
             $crate::optional_name!($($name)?),
+            $crate::static_lock_class!(),
             $crate::static_lock_class!(),
         )
     };
@@ -139,15 +139,20 @@ crate::impl_has_work! {
 
 impl<T: EmbeddedWorkItem> EmbeddedWork<T> {
     /// Creates an initialiser. See [`new_embedded_work!`] for a shorter way.
+    ///
+    /// The keys are those of the work item and of a lock beside it.
     pub fn new<E: From<Infallible>>(
         inner: impl PinInit<T, E>,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
+        lock_key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self, E> {
         // INVARIANT: The work item is not queued.
         try_pin_init!(Self {
             work <- Work::new(name, key),
-            queue <- new_spinlock_irq!(0, "EmbeddedWork::queue"),
+            // Not by `new_spinlock_irq!`: all crates would share its key, each with its own copy of
+            // the name, and lockdep compares the names' addresses.
+            queue <- SpinLockIrq::new(0, name, lock_key),
             inner <- inner,
         }? E)
     }
