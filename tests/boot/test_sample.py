@@ -45,27 +45,24 @@ def test_virtio_rng(boot):
 
 
 @pytest.mark.on_debug
-def test_drivers_alternate_during_resets(boot):
-    """A reset of the function never reaches the data of the driver that was bound before it began.
+def test_bind_and_unbind_during_resets(boot):
+    """A reset of the function finds a driver that is bound as a whole, or none.
 
-    The kernel's own driver has no callback for a reset.
+    (The kernel's own driver cannot take turns here: it has no callback for a reset, and may wait
+    for ever for what a reset has lost.)
     """
     port = ("-device", "pcie-root-port,id=root,chassis=9,bus=pcie.0")
     with boot(driver="none", sizes=(),
               args=(*port, "-device", "virtio-rng-pci,bus=root")) as machine:
         device = machine.sh(f"cd {ORIGINAL}; echo virtio*")
         function = machine.sh(f"readlink -f /sys/bus/virtio/devices/{device}/..")
+        machine.sh(f"echo {device} >{ORIGINAL}/unbind")
         machine.later("resets", f"until [ -e /tmp/stop ]; do echo 1 >{function}/reset; done")
         for _ in range(20):
-            for old, new in (ORIGINAL, SAMPLE), (SAMPLE, ORIGINAL):
-                machine.sh(f"echo {device} >{old}/unbind; echo {device} >{new}/bind")
+            machine.sh(f"echo {device} >{SAMPLE}/bind; echo {device} >{SAMPLE}/unbind")
         machine.sh("touch /tmp/stop")
         assert machine.join("resets") == (0, "")
-        machine.sh(f"""
-            echo {device} >{ORIGINAL}/unbind
-            dmesg -c >/dev/null
-            echo {device} >{SAMPLE}/bind
-        """)
+        machine.sh(f"dmesg -c >/dev/null; echo {device} >{SAMPLE}/bind")
         machine.until("dmesg | grep -q 'random bytes'")
 
 
