@@ -64,6 +64,13 @@ def compile_kernel(kdir, name, out, tools):
                   append=True)
 
 
+def bootable(name, out):
+    """Return a kernel that was built in a directory, with its initramfs."""
+    built = Kernel(name, out)
+    initramfs.build(built)
+    return built
+
+
 def ready(name):
     """Return a kernel of this name, built if need be, from a grafted source."""
     kernel_source.given()  # refuse a bad one first
@@ -78,9 +85,7 @@ def ready(name):
                 PARTS, lambda: compile_kernel(kdir, name, out, tools))
         else:
             build_cache.provide(name, module.key, out, PARTS, lambda: module.stock(kdir, out))
-        built = Kernel(name, out)
-        initramfs.build(built)
-        return built
+        return bootable(name, out)
 
 
 def main():

@@ -27,7 +27,6 @@ import pytest
 import stock
 from machine import Machine, lent
 
-import initramfs
 import kernel as kernels
 import settings
 import steps
@@ -93,9 +92,7 @@ def kernel(request):
     built = request.config.getoption("--built")
     if not built:
         return kernels.ready("release")
-    found = kernels.Kernel(kernel_name(request.config), Path(built).resolve())
-    initramfs.build(found)
-    return found
+    return kernels.bootable(kernel_name(request.config), Path(built).resolve())
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import device
-import initramfs
 import kernel as kernels
 import qemu
 import settings
@@ -56,9 +55,7 @@ def kernel(request):
     built = request.config.getoption("--built")
     if not built:
         return kernels.ready("release")
-    found = kernels.Kernel(Path(built).resolve().name, Path(built).resolve())
-    initramfs.build(found)
-    return found
+    return kernels.bootable(Path(built).resolve().name, Path(built).resolve())
 
 
 @pytest.fixture(scope="session")
