@@ -9,9 +9,9 @@ import steps
 
 # The fragments of each kernel; a later one adds to the earlier.
 FRAGMENTS = {
-    "release": ("release",),
-    "debug": ("release", "debug"),
-    "clippy": ("release", "clippy"),
+    "release": ("release", "{arch}"),
+    "debug": ("release", "{arch}", "debug"),
+    "clippy": ("release", "{arch}", "clippy"),
 }
 
 
@@ -40,7 +40,8 @@ def refused(wanted, merged):
 def fragments(kernel):
     """Return the text of a kernel's fragments, in order."""
     folder = settings.TESTS / "configs"
-    return "\n".join((folder / f"{part}.config").read_text() for part in FRAGMENTS[kernel])
+    return "\n".join((folder / f"{part.format(arch=settings.arch())}.config").read_text()
+                     for part in FRAGMENTS[kernel])
 
 
 def merge(kernel, out, make):
