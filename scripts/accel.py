@@ -5,6 +5,7 @@ import functools
 import os
 from pathlib import Path
 
+import architecture
 import qemu
 import settings
 import steps
@@ -17,10 +18,11 @@ def arguments(name):
     """Return QEMU's arguments for an accelerator."""
     if name == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
+    cpu = architecture.guests().cpu
     if name == "icount":
         # Counts instructions: one is a nanosecond of the guest's clock.
-        return ["-accel", "tcg,thread=single", "-icount", "shift=0", "-cpu", "max"]
-    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        return ["-accel", "tcg,thread=single", "-icount", "shift=0", "-cpu", cpu]
+    return ["-accel", "tcg,thread=multi", "-cpu", cpu]
 
 
 def probe(kernel, boots):
@@ -42,6 +44,8 @@ def choose(kernel, boots):
     """
     if settings.get("ACCEL"):
         return settings.choice("ACCEL")
+    if not architecture.is_native():
+        return "tcg"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     note, key = settings.cache() / f"accel-{os.getuid()}", [boot, qemu.program()]
     try:

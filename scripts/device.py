@@ -6,7 +6,9 @@ range is a piece of the guest's own memory that its kernel leaves alone, or a sh
 """
 
 import dataclasses
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -16,7 +18,6 @@ from pathlib import Path
 import settings
 import steps
 import toolchain
-from guest import Guest
 
 # The QEMU that has the generic vhost-user device.
 QEMU = "11.1"
@@ -33,19 +34,18 @@ PERSONALITIES = {
     "hostile": 256,
 }
 
-# Machines of QEMU with the device on this bus; all others are on PCI.
-MACHINES = {
-    "pci": "q35,nvdimm=off",
-    "mmio": "microvm,acpi=off,pit=on,pic=on,rtc=on",
-}
+# The buses that devices are on.
+TRANSPORTS = ("pci", "mmio")
 
 MIB = 1 << 20
 SIZE = 64 * MIB
 
-# Where the range is in the guest's memory; it is aligned as memory sections are.
-START = 512 * MIB
+# Where the range is in the guest's memory, aligned as memory sections are.
+SECTION = 128 * MIB
+OFFSET = 4 * SECTION
 
 
+@functools.cache
 def build():
     """Build the program; return its path."""
     target = settings.BUILD / "device"
@@ -61,19 +61,24 @@ class Device:
     """A device.
 
     program      as build() returns it
-    folder       where its image and its journal are
+    folder       where its journal is, and its image if no file is given
     options      for the program, such as {"delay": 10}
+    size         of the range and the image, in bytes
+    start        the guest's address of the range
     """
     program: Path
     folder: Path
     personality: str
-    transport: str
+    transport: str = "pci"
     options: dict = dataclasses.field(default_factory=dict)
+    file: Path | None = None
+    size: int = SIZE
+    start: int = 0
 
     @property
     def image(self):
         """The host's file, which changes by flushes alone."""
-        return self.folder / "image"
+        return self.file or self.folder / "image"
 
     @property
     def journal(self):
@@ -87,11 +92,15 @@ class Device:
 
     def command(self, path):
         """Return the program's command line for a socket."""
-        words = {"socket": path, "image": self.image, "journal": self.journal, "size": SIZE,
+        words = {"socket": path, "image": self.image, "journal": self.journal, "size": self.size,
                  "personality": self.personality, **self.options}
         if not self.has_region:
-            words["start"] = START
+            words["start"] = self.start
         return [self.program, *(f"{name}={value}" for name, value in words.items())]
+
+    def properties(self):
+        """Return the properties of QEMU's side of the device."""
+        return f"virtio-id=27,num_vqs=1,vq_size={PERSONALITIES[self.personality]},config_size=16"
 
     def notes(self, word):
         """List the journal's lines of a kind, as their further words."""
@@ -102,82 +111,35 @@ class Device:
         return [line.split()[2:] for line in lines if line.split()[1:2] == [word]]
 
 
-class Served(Guest):
-    """A guest with such a device; its RAM is shared with the device's program."""
+class Program:
+    """A device that runs, and the socket at which it waits for QEMU. It ends when QEMU does.
 
-    def __init__(self, *positional, served, append="", **more):
-        self.served, self.program, self.socket = served, None, None
-        if not served.has_region:
-            append = f"memmap={SIZE}${START} {append}"
-        super().__init__(*positional, append=append, **more)
+    wrapper  a command that runs the program
+    limit    seconds after which it is killed in any case
+    """
 
-    def machine(self):
-        """Return QEMU's arguments for the machine and its memory."""
-        size = f"{self.memory >> 20}M"
-        return ["-M", f"{MACHINES[self.served.transport]},memory-backend=ram", "-m", size,
-                "-object", f"memory-backend-memfd,id=ram,size={size},share=on",
-                "-global", "virtio-mmio.force-legacy=off"]
-
-    def port(self):
-        """Return QEMU's arguments for the port that carries commands."""
-        if self.served.transport == "pci":
-            return super().port()
-        if self.uart:
-            return ["-device", "isa-serial,index=1,chardev=agent"]
-        return ["-device", "virtio-serial-device",
-                "-device", "virtserialport,chardev=agent,name=agent"]
-
-    def devices(self):
-        """Return QEMU's arguments for the devices under test."""
-        queue = PERSONALITIES[self.served.personality]
-        properties = f"chardev=served,virtio-id=27,num_vqs=1,vq_size={queue},config_size=16"
-        words = ["-chardev", f"socket,id=served,path={self.socket}"]
-        if self.served.transport == "pci":
-            words += ["-device", "pcie-root-port,id=served-port,chassis=99,bus=pcie.0",
-                      "-device", f"vhost-user-test-device-pci,bus=served-port,{properties}"]
-        else:
-            words += ["-device", f"vhost-user-test-device,{properties}"]
-        return super().devices() + words
-
-    def start(self):
-        """Start the program and the guest."""
-        if not self.served.image.exists():
-            with open(self.served.image, "wb") as file:
-                file.truncate(SIZE)
-        folder = tempfile.mkdtemp(prefix="device-")
-        self.socket = Path(folder) / "socket"
-        log = steps.log_path(f"{self.name}.device", self.console_log.parent)
+    def __init__(self, device, log, limit, wrapper=()):
+        self.folder = tempfile.mkdtemp(prefix="device-")
+        self.socket = Path(self.folder) / "socket"
+        if not device.image.exists():
+            with open(device.image, "wb") as file:
+                file.truncate(device.size)
+        command = ["timeout", "-s", "KILL", limit, *wrapper, *device.command(self.socket)]
         with open(log, "wb") as out:
-            command = ["timeout", "-s", "KILL", str(self.timeout),
-                       *self.served.command(self.socket)]
-            self.program = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True)
         while not self.socket.exists():
-            if self.program.poll() is not None:
-                raise self.error(f"its device did not start\n{steps.tail(log)}")
+            if self.process.poll() is not None:
+                self.finish()
+                raise steps.Trouble(f"the device did not start\n{steps.tail(log)}")
             time.sleep(0.01)
-        super().start()
 
-    def finish(self):
-        """Wait until the program has ended, which it does after QEMU."""
-        if self.program is None:
-            return
+    def finish(self, limit=0):
+        """Wait until the program has ended; after so many seconds it is killed."""
         try:
-            self.program.wait(10)
+            self.process.wait(limit)
         except subprocess.TimeoutExpired:
-            os.killpg(self.program.pid, signal.SIGKILL)
-            self.program.wait()
-        self.program = None
-        self.socket.unlink(missing_ok=True)
-        os.rmdir(self.socket.parent)
-
-    def kill(self):
-        """End the guest as a power failure does; the image stays as it is."""
-        super().kill()
-        self.finish()
-
-    def close(self):
-        """End the guest and the program."""
-        super().close()
-        self.finish()
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)

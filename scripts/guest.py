@@ -32,6 +32,8 @@ import time
 from pathlib import Path
 
 import accel
+import architecture
+import device
 import initramfs
 import kernel as kernels
 import qemu
@@ -125,7 +127,8 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     append   more words for the kernel's command line
     args     more arguments for QEMU
     uart     commands go through a UART: slower, but it survives suspend and hibernation
-    wrapper  a command that runs QEMU, such as strace with its options
+    wrapper  a command that runs QEMU, such as strace with its options; or the programs that serve
+             the devices, where QEMU has none
     files    more files for the guest, as {guest path: host path}
     timeout  seconds after which the guest is killed in any case
 
@@ -148,6 +151,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         self.shell = shell
         self.console_log = steps.log_path(f"{name}.console", logs)
         self.qemu_log = steps.log_path(f"{name}.qemu", logs)
+        self.backends, self.programs = [], []
         self.process = None
         self.group = None
         self.started = None
@@ -174,6 +178,38 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         """The path of QEMU's QMP socket."""
         return str(self.folder / "qmp")
 
+    def start_programs(self):
+        """Start the programs that serve devices: those of tests/device, where QEMU has none."""
+        self.backends = self.served_devices()
+        for index, one in enumerate(self.backends):
+            log = steps.log_path(f"{self.name}.device{index}", self.console_log.parent)
+            wrapper = [] if architecture.guests().has_pmem else self.wrapper
+            self.programs.append(device.Program(one, log, self.timeout, wrapper))
+
+    def served_devices(self):
+        """List the devices that programs of the project's own serve: see device.py."""
+        if architecture.guests().has_pmem or not self.pmem:
+            return []
+        found, start = [], architecture.guests().memory + self.memory
+        program = device.build()
+        for index, disk in enumerate(self.pmem):
+            folder, path = self.folder / f"pmem{index}", disk.path
+            folder.mkdir()
+            size = disk.create()
+            if disk.snapshot:
+                path = shutil.copy(path, folder / "image")
+            found.append(device.Device(program, folder, "qemu", options={"sync": 1}, file=path,
+                                       size=size, start=start))
+            start += -(-size // device.SECTION) * device.SECTION
+        return found
+
+    def shared_memory(self, bus, size):
+        """Return QEMU's arguments for a machine whose memory the devices' programs can map."""
+        return ["-M", f"{architecture.guests().machines[bus]},memory-backend=ram",
+                "-m", f"{size >> 20}M",
+                "-object", f"memory-backend-memfd,id=ram,size={size >> 20}M,share=on",
+                "-global", "virtio-mmio.force-legacy=off"]
+
     def devices(self):
         """Return QEMU's arguments for the devices under test."""
         words, chassis = [], 0
@@ -183,21 +219,27 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             chassis += 1
             words.extend(["-device", f"pcie-root-port,id={name},chassis={chassis},bus=pcie.0"])
 
-        def device(kind, disk, name, link):
+        def add(kind, disk, name, link):
             more = f",{disk.options}" if disk.options else ""
             port(f"{name}-port")
             words.extend(["-device", f"{kind},id={name},bus={name}-port,{link}{more}"])
 
         for index, disk in enumerate(self.pmem):
+            if self.backends:
+                words.extend(["-chardev", f"socket,id=served{index},"
+                              f"path={self.programs[index].socket}"])
+                add("vhost-user-test-device-pci", disk, f"pmem{index}",
+                    f"chardev=served{index},{self.backends[index].properties()}")
+                continue
             words.extend(["-object", f"memory-backend-file,id=mem{index},"
                           f"share={'off' if disk.snapshot else 'on'},"
                           f"mem-path={escaped(disk.path)},size={disk.create()}"])
-            device("virtio-pmem-pci", disk, f"pmem{index}", f"memdev=mem{index}")
+            add("virtio-pmem-pci", disk, f"pmem{index}", f"memdev=mem{index}")
         for index, disk in enumerate(self.blk):
             disk.create()
             words.extend(["-drive", f"if=none,id=drive{index},format=raw,"
                           f"snapshot={'on' if disk.snapshot else 'off'},file={escaped(disk.path)}"])
-            device("virtio-blk-pci", disk, f"blk{index}", f"drive=drive{index}")
+            add("virtio-blk-pci", disk, f"blk{index}", f"drive=drive{index}")
         for index in range(self.ports):
             port(f"port{index}")
         if self.share:
@@ -209,9 +251,13 @@ class Guest:  # pylint: disable=too-many-instance-attributes
 
     def machine(self):
         """Return QEMU's arguments for the machine and its memory."""
+        if self.backends:
+            last = self.backends[-1]
+            size = last.start + last.size - architecture.guests().memory
+            return self.shared_memory("pci", -(-size // device.SECTION) * device.SECTION)
         # Every region may be aligned to a gigabyte, and hot-added ones need room, too.
         room = sum(-(-disk.create() // GIB) + 1 for disk in self.pmem) + 8
-        return ["-M", "q35,nvdimm=off",
+        return ["-M", architecture.guests().machines["pci"],
                 "-m", f"{self.memory >> 20}M,slots=2,maxmem={(self.memory >> 20) + (room << 10)}M"]
 
     def port(self):
@@ -223,20 +269,23 @@ class Guest:  # pylint: disable=too-many-instance-attributes
 
     def command(self):
         """Return the command line of QEMU."""
-        append = f"console=ttyS0 panic=-1 oops=panic driver={self.driver} {self.append}"
+        terminal = architecture.guests().terminal
+        append = f"console={terminal}0 panic=-1 oops=panic driver={self.driver} {self.append}"
         accelerator = self.accelerator or accel.choose(self.kernel, boots)
+        if self.backends and not architecture.guests().has_pmem:
+            append += " " + architecture.guests().hole.format(offset=self.memory)
         if accelerator != "kvm":
             append += " maxcpus=1"  # init starts the others
         if self.share:
             append += f" share={TAG}"
         if self.uart:
-            append += " agent=ttyS1"
+            append += f" agent={terminal}1"
         archive = self.kernel.initramfs
         if self.files:
             archive = self.folder / "initramfs.cpio"
             initramfs.add_files(self.kernel, self.files, archive)
         words = [
-            *self.wrapper, qemu.program(),
+            *(self.wrapper if architecture.guests().has_pmem else []), qemu.program(),
             *self.machine(), *accel.arguments(accelerator),
             "-smp", str(self.smp), "-nodefaults", "-no-user-config", "-display", "none",
             "-no-reboot", "-kernel", self.kernel.image, "-initrd", archive,
@@ -262,6 +311,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         limit = ["timeout", *(["--foreground"] if self.shell else []), "-s", "KILL",
                  str(self.timeout)]
         try:
+            self.start_programs()
             command = [*limit, *self.command()]
             if self.shell:
                 self.process = subprocess.Popen(command, env=steps.environment())
@@ -321,13 +371,21 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.group, signal.SIGKILL)
             self.group = None  # the number may be reused
-        self.process.wait()
+        if self.process is not None:
+            self.process.wait()
+        self.finish_programs()
+
+    def finish_programs(self):
+        """Wait for the programs that serve devices, which end after QEMU."""
+        while self.programs:
+            self.programs.pop().finish(10 if self.process else 0)
 
     def close(self):
         """End the guest if it runs, and remove its temporary files."""
         if self.process is not None and self.shell:
             steps.end(self.process, signalled=False)  # QEMU restores the terminal
-        elif self.process is not None:
+            self.finish_programs()
+        else:
             self.kill()
         if self.agent is not None:
             self.agent.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import settings
 import steps
+import userland
 
 # Dynamically linked tools; the rest of user space is busybox.
 TOOLS = (
@@ -24,17 +25,12 @@ DIRECTORIES = (
 )
 
 
-def libraries(program):
-    """Return the shared libraries of a program, by the paths under which it loads them."""
-    text = steps.output(["ldd", program]) or ""
-    return re.findall(r"(?:=>\s+|^\s*)(/\S+)\s+\(0x", text, re.M)
-
-
 class Archive:
-    """The contents of an archive, as lines for gen_init_cpio."""
+    """The contents of an archive, as lines for gen_init_cpio; programs come from a system."""
 
-    def __init__(self):
+    def __init__(self, system=None):
         self.lines = {}
+        self.system = system
 
     def directory(self, path):
         """Add a directory and its parents."""
@@ -55,13 +51,13 @@ class Archive:
         self.lines.setdefault(str(path), f"slink {path} {target} 0777 0 0")
 
     def program(self, name):
-        """Add a program of the host, with its libraries at the paths that its loader searches."""
-        found = shutil.which(name)
+        """Add a program, with its libraries at the paths that its loader searches."""
+        found = self.system.program(name)
         if not found:
             raise steps.Trouble(f"{name} is not installed")
         self.file(f"/usr/sbin/{name}", found)
-        for library in libraries(found):
-            self.file(library, library)
+        for path, library in self.system.libraries(found).items():
+            self.file(path, library)
 
     def tree(self, path, source):
         """Add a directory tree of regular files."""
@@ -97,23 +93,25 @@ def pack(generator, text, target):
 
 def contents(kernel):
     """Return the contents of a kernel's initramfs."""
-    archive = Archive()
+    system = userland.system()
+    archive = Archive(system)
     for path in DIRECTORIES:
         archive.directory(path)
     # The kernel opens the console before init mounts /dev.
     archive.lines["/dev/console"] = "nod /dev/console 0600 0 0 c 5 1"
-    archive.file("/bin/busybox", shutil.which("busybox"))
-    if libraries("/bin/busybox"):
+    busybox = system.program("busybox")
+    archive.file("/bin/busybox", busybox)
+    if system.libraries(busybox):
         raise steps.Trouble("busybox is not static: install busybox-static")
     for name in TOOLS:
-        if shutil.which(name) or name not in OPTIONAL:
+        if system.program(name) or name not in OPTIONAL:
             archive.program(name)
     for name in applets():
         if f"/usr/sbin/{name}" not in archive.lines:
             archive.link(f"/bin/{name}", "/bin/busybox")
     archive.link("/sbin/modprobe", "/usr/sbin/modprobe")
-    if Path("/etc/mke2fs.conf").exists():
-        archive.file("/etc/mke2fs.conf", "/etc/mke2fs.conf")
+    if system.file("/etc/mke2fs.conf").exists():
+        archive.file("/etc/mke2fs.conf", system.file("/etc/mke2fs.conf"))
     archive.file("/init", settings.TESTS / "guest/init", "0755")
     archive.file("/sbin/hotplug", settings.TESTS / "guest/hotplug", "0755")
     archive.file("/sbin/agent", settings.TESTS / "guest/agent", "0755")

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import architecture
 import build_cache
 import config
 import initramfs
@@ -20,8 +21,11 @@ import toolchain
 # Those that are built here; the third one is Debian's own, with the driver as a module.
 KERNELS = ("release", "debug")
 
-# The parts of a build that guests and their tests read.
-PARTS = (".config", "vmlinux", "modules", "usr/gen_init_cpio")
+
+def parts():
+    """List the parts of a build that guests and their tests read."""
+    return [".config", *dict.fromkeys(("vmlinux", architecture.guests().image)), "modules",
+            "usr/gen_init_cpio"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Kernel:
 
     @property
     def image(self):
-        """The bootable image; QEMU starts it by PVH, so nothing has to be decompressed."""
-        return self.out / "vmlinux"
+        """The bootable image."""
+        return self.out / architecture.guests().image
 
     @property
     def initramfs(self):
@@ -55,18 +59,19 @@ def make_command(kdir, out, tools):
 def compile_kernel(kdir, name, out, tools):
     """Configure and build a kernel and its modules."""
     make = make_command(kdir, out, tools)
-    log = steps.log_path(f"kernel-{name}")
-    with steps.step(f"kernel {name}"):
+    log = steps.log_path(f"kernel-{out.name}")
+    with steps.step(f"kernel {out.name}"):
         config.merge(name, out, make)
-        steps.run([*make, "vmlinux", "modules"], log)
+        targets = dict.fromkeys(("vmlinux", architecture.guests().target, "modules"))
+        steps.run([*make, *targets], log)
         shutil.rmtree(out / "modules", ignore_errors=True)
         steps.run([*make, f"INSTALL_MOD_PATH={out / 'modules'}", "modules_install"], log,
                   append=True)
 
 
-def bootable(name, out):
-    """Return a kernel that was built in a directory, with its initramfs."""
-    built = Kernel(name, out)
+def bootable(out):
+    """Return the kernel that was built in a directory, which has its name, with its initramfs."""
+    built = Kernel(out.name.removesuffix(architecture.suffix()), out)
     initramfs.build(built)
     return built
 
@@ -77,15 +82,17 @@ def ready(name):
     with steps.alone():
         kdir = kernel_source.tree()
         packages.need("build", "guest")
-        out = settings.out(name)
+        out = settings.out(name + architecture.suffix())
         if name in KERNELS:
             tools = toolchain.ready(kdir)
             build_cache.provide(
-                name, lambda: build_cache.key(kdir, tools, config.fragments(name), PARTS), out,
-                PARTS, lambda: compile_kernel(kdir, name, out, tools))
+                out.name, lambda: build_cache.key(kdir, tools, config.fragments(name), parts()),
+                out, parts(), lambda: compile_kernel(kdir, name, out, tools))
+        elif architecture.suffix():
+            raise settings.BadSetting(f"KERNEL={name}: is there for ARCH=x86_64 alone")
         else:
-            build_cache.provide(name, module.key, out, PARTS, lambda: module.stock(kdir, out))
-        return bootable(name, out)
+            build_cache.provide(name, module.key, out, parts(), lambda: module.stock(kdir, out))
+        return bootable(out)
 
 
 def main():

@@ -111,9 +111,10 @@ class Apt:
     """A private apt configuration: the user's sources and lists stay as they are.
 
     remedy  what a user may do where nothing can be fetched
+    arch    the architecture of the packages, by default this machine's
     """
 
-    def __init__(self, folder, remedy="give a source tree with KDIR="):
+    def __init__(self, folder, remedy="give a source tree with KDIR=", arch=None):
         self.folder, self.remedy = folder, remedy
         for part in ("state/lists/partial", "cache/archives/partial", "etc"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -127,6 +128,7 @@ class Apt:
             "APT::Sandbox::User=" + ("root" if os.geteuid() == 0 else ""),
             "Acquire::Retries=3",
             "Acquire::Languages=none",
+            *([f"APT::Architecture={arch}", f"APT::Architectures={arch}"] if arch else []),
         ]
         self.log = steps.log_path("kernel-source")
 

@@ -33,7 +33,8 @@ VARIABLES = {
     "FORCE": Variable("1", "apply to a git tree with uncommitted changes"),
     "LINK": Variable("1", "apply links new files: an edit in the kernel tree is an edit here"),
     "O": Variable("DIR", "where kernels are built (build)"),
-    "ARCH": Variable("x86_64", "the guests' architecture", "x86_64", ("x86_64",)),
+    "ARCH": Variable("x86_64|arm64", "the guests' architecture (x86_64)", "x86_64",
+                     ("x86_64", "arm64")),
     "LLVM": Variable("1|-19|DIR/", "the toolchain, as for the kernel's make: by default it is "
                      "searched for"),
     **{name: Variable("PROGRAM", f"… its {name.lower().replace('_', '-')}")

@@ -27,6 +27,7 @@ import pytest
 import stock
 from machine import Machine, lent
 
+import architecture
 import kernel as kernels
 import settings
 import steps
@@ -55,7 +56,7 @@ def pytest_configure(config):
 def kernel_name(config):
     """Return the name of the kernel to boot, which is that of its build directory."""
     built = config.getoption("--built")
-    name = Path(built).resolve().name if built else "release"
+    name = Path(built).resolve().name.removesuffix(architecture.suffix()) if built else "release"
     names = settings.VARIABLES["KERNEL"].choices
     if name not in names:
         raise pytest.UsageError(f"--built={built}: the directory's name must be one of "
@@ -92,7 +93,7 @@ def kernel(request):
     built = request.config.getoption("--built")
     if not built:
         return kernels.ready("release")
-    return kernels.bootable(kernel_name(request.config), Path(built).resolve())
+    return kernels.bootable(Path(built).resolve())
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import time
 
 import settings
 import steps
+import userland
 
 SOURCE = settings.TESTS / "guest/records.c"
 
@@ -19,7 +20,7 @@ export COUNTERS=$device/resource2
 
 def build(target):
     """Compile the program for the guest; return its path."""
-    steps.run(["gcc", "-static", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-o", target,
+    steps.run([*userland.system().compiler(), "-static", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-o", target,
                SOURCE], steps.log_path("records"))
     return target
 

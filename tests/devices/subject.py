@@ -8,7 +8,7 @@ import pytest
 from host import LIMIT
 from machine import Machine
 
-import device
+import served
 
 MIB = 1 << 20
 
@@ -42,7 +42,7 @@ class NoHost:
         return []
 
 
-class Subject(device.Served, Machine):
+class Subject(served.Served, Machine):
     """A guest that survives a suspend."""
 
     def __init__(self, kernel, **more):

@@ -4,6 +4,7 @@
 
 use crate::image::{Image, Journal};
 use crate::ring::{Memory, Request, Ring};
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
@@ -20,6 +21,7 @@ pub const FLUSH: u32 = 0;
 pub struct Host {
     /// By how much a flush takes longer.
     pub delay: Duration,
+    sync: Option<File>,
     pages: Memory,
     ring: Mutex<Option<Ring>>,
     image: Mutex<Image>,
@@ -28,10 +30,17 @@ pub struct Host {
 }
 
 impl Host {
-    /// Makes a host whose device has its range in some memory.
-    pub fn new(delay: Duration, pages: Memory, image: Image, journal: Journal) -> Self {
+    /// Makes a host whose device has its range in some memory. Flushes sync a file.
+    pub fn new(
+        delay: Duration,
+        sync: Option<File>,
+        pages: Memory,
+        image: Image,
+        journal: Journal,
+    ) -> Self {
         Self {
             delay,
+            sync,
             pages,
             ring: Mutex::new(None),
             image: Mutex::new(image),
@@ -60,14 +69,16 @@ impl Host {
         self.power.load(Ordering::SeqCst)
     }
 
-    /// Flushes the range to the image.
-    pub fn flush(&self) {
+    /// Flushes the range to the image. Returns whether the file was synced, if it is to be.
+    pub fn flush(&self) -> bool {
         thread::sleep(self.delay);
         let mut image = self.image.lock().unwrap();
 
         if self.is_on() && !image.flush(&self.pages.memory(), &mut self.journal.lock().unwrap()) {
             self.power.store(false, Ordering::SeqCst);
         }
+        drop(image);
+        (self.sync.as_ref()).is_none_or(|file| file.sync_all().is_ok())
     }
 
     /// Takes the next request.

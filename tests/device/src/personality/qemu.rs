@@ -16,7 +16,7 @@
 //! Mutant of the driver: `kick_prepare()` answered by "notify" always, or a notification sent
 //! twice; on other hosts a kick without a request has no effect.
 
-use super::{Personality, EVENT_IDX, INDIRECT_DESC, VERSION_1};
+use super::{Personality, EVENT_IDX, FAILED, INDIRECT_DESC, VERSION_1};
 use crate::host::{Host, OK};
 use crate::random::Random;
 use crate::Options;
@@ -65,9 +65,10 @@ impl Personality for Qemu {
         host.rearm();
         let (host, pause) = (host.clone(), self.random.lock().unwrap().below(4));
         thread::spawn(move || {
-            host.flush();
+            let status = if host.flush() { OK } else { FAILED };
+
             thread::sleep(Duration::from_millis(pause));
-            host.answer(&request, OK);
+            host.answer(&request, status);
         });
     }
 }
