@@ -89,12 +89,13 @@ kunit:
 coverage:
 	$(tool)run_tests.py coverage
 
-#:   boot-test   tests in guests (minutes)
+#:   boot-test   tests in guests (minutes; LONG=1: also under QEMU 10.0 and 11.1, and on arm64)
 boot-test:
 	$(tool)run_tests.py boot-test
 
 #:   devices     tests in guests on a device of the project's own, with the behaviour of several
-#:               hosts, under a QEMU 11.1 that is fetched; a table in build/devices/ (minutes)
+#:               hosts, under a QEMU 11.1 that is fetched; a table is in build/devices.md
+#:               (minutes; LONG=1: all combinations, also on arm64)
 devices:
 	$(tool)run_tests.py devices
 

@@ -20,7 +20,7 @@ COLUMNS = {
     "bad answers": "answer|hostile",
 }
 
-CASE = re.compile(rf"test_(\w+)\[({'|'.join(device.PERSONALITIES)})-({'|'.join(device.MACHINES)})")
+CASE = re.compile(rf"test_(\w+)\[({'|'.join(device.PERSONALITIES)})-({'|'.join(device.TRANSPORTS)})")
 
 
 def results(report):
@@ -53,15 +53,14 @@ def table(report):
     head = ["personality", "transport", *COLUMNS, *(name.replace("_", " ") for name in names)]
     lines = [head, ["---"] * len(head)]
     for pair in sorted(found, key=lambda pair: (list(device.PERSONALITIES).index(pair[0]),
-                                                list(device.MACHINES).index(pair[1]))):
+                                                list(device.TRANSPORTS).index(pair[1]))):
         lines.append([*pair, *(cell(found[pair], pattern) for pattern in COLUMNS.values()),
                       *(figures.get(pair, {}).get(name, "") for name in names)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write(report):
-    """Write the table to build/devices/table.md; return its path."""
-    path = settings.BUILD / "devices/table.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the table to a file beside the report; return its path."""
+    path = report.with_suffix(".md")
     path.write_text(table(report), encoding="utf-8")
     return path

@@ -99,15 +99,35 @@ def guests(part, kernel, *options):
                   "--only-rerun=wrong clock", *options)
 
 
-def devices():
+def devices(part):
     """Run the tests on the project's own device, and write a table of what passed."""
     built = kernels.ready("release")
     toolchain.cargo()
-    counts = pytest("devices", settings.TESTS / "devices", f"--built={built.out}",
+    counts = pytest(part, settings.TESTS / "devices", f"--built={built.out}",
                     "-n", str(min(os.cpu_count(), 4)), "--dist=loadgroup",
                     "--reruns=2", "--only-rerun=stale breakpoint", "--only-rerun=wrong clock")
-    steps.say(f"table: {device_table.write(settings.BUILD / 'devices.xml')}")
+    steps.say(f"table: {device_table.write(settings.BUILD / f'{part}.xml')}")
     return counts
+
+
+def elsewhere(part, name, *others):
+    """Run a part; with LONG=1 also with other variables, unless the user has given one of them."""
+    counts = [part(name)]
+    if not settings.flag("LONG") or any(os.environ.get(variable) for variable, _ in others):
+        return counts[0]
+    for variable, value in others:
+        os.environ[variable] = value
+        try:
+            counts.append(part(f"{name}-{value}"))
+        finally:
+            del os.environ[variable]
+    return tuple(map(sum, zip(*counts)))
+
+
+def boot_test():
+    """Run the tests in guests."""
+    return elsewhere(lambda name: guests(name, "release", "-rs"), "boot-test",
+                     ("QEMU", "10.0"), ("QEMU", "11.1"), ("ARCH", "arm64"))
 
 
 PARTS = {
@@ -117,8 +137,8 @@ PARTS = {
     "builds": builds,  # continues the build for KUnit
     "coverage": coverage.run,
     "boot": boot.run,
-    "boot-test": functools.partial(guests, "boot-test", "release"),
-    "devices": devices,
+    "boot-test": boot_test,
+    "devices": functools.partial(elsewhere, devices, "devices", ("ARCH", "arm64")),
     "only-debug": functools.partial(guests, "only-debug", "debug", "-m", "only_debug"),
     "debug-test": functools.partial(guests, "debug-test", "debug"),
     "module-test": functools.partial(guests, "module-test", "debian", "-rs"),

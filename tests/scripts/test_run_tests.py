@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The variables of make reach the tests unchanged; bad ones are refused at once."""
 
+import os
 import subprocess
 import sys
 
@@ -92,3 +93,22 @@ def test_make_leaves_command_lines_as_they_are(tmp_path, name, given):
         env=steps.environment() | {"PYTHON": str(script)} | variables, capture_output=True,
         text=True)
     assert done.stdout == text
+
+
+def test_the_long_run_repeats_a_part_elsewhere(monkeypatch):
+    def part(name):
+        ran.append((name, os.environ.get("QEMU"), os.environ.get("ARCH")))
+        return 2, 1
+
+    others = ("QEMU", "10.0"), ("ARCH", "arm64")
+    for variables, counts, names in (
+            ({}, (2, 1), [("x", None, None)]),
+            ({"LONG": "1"}, (6, 3), [("x", None, None), ("x-10.0", "10.0", None),
+                                     ("x-arm64", None, "arm64")]),
+            ({"LONG": "1", "QEMU": "11.1"}, (2, 1), [("x", "11.1", None)])):
+        ran = []
+        with monkeypatch.context() as context:
+            for name, value in variables.items():
+                context.setenv(name, value)
+            assert run_tests.elsewhere(part, "x", *others) == counts
+        assert ran == names
