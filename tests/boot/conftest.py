@@ -5,7 +5,8 @@ boot      makes guests for one test
 machine   is a guest that the tests of a module share; a failed test ends it, the next boots again
 
 The kernel and LONG=1 in the environment select the tests. Without a mark a test runs on the release
-kernel, and with LONG=1 on the debug kernel, too; stock.py lists those for Debian's kernel. Marks:
+kernel, and with LONG=1 on the debug kernel, too. stock.py lists those for Debian's kernel, arm64.py
+those that cannot run there. Marks:
 
 on_debug    runs on the debug kernel, too
 only_debug  runs on the debug kernel alone: it needs its checks or its faults
@@ -20,6 +21,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import arm64
 import counters
 import fsx as exerciser
 import host as hosts
@@ -79,9 +81,11 @@ def wanted(item, kernel, long):
 def pytest_collection_modifyitems(config, items):
     """Deselect tests for another kernel, and long ones."""
     name, long = kernel_name(config), settings.flag("LONG")
+    skipped = {**(stock.SKIPPED if name == "debian" else {}),
+               **(arm64.SKIPPED if settings.arch() == "arm64" else {})}
     out = [item for item in items if not wanted(item, name, long)]
     for item in items:
-        if name == "debian" and (why := stock.reason(item)):
+        if why := stock.reason(item, skipped):
             item.add_marker(pytest.mark.skip(reason=why))
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in out]

@@ -55,9 +55,9 @@ def is_quick(item):
     return any(matches(item, name) for name in QUICK)
 
 
-def reason(item):
-    """Return why a test does not run, or None."""
-    return next((why for name, why in SKIPPED.items() if matches(item, name)), None)
+def reason(item, skipped):
+    """Return why a test does not run, of {beginning of a name: why}, or None."""
+    return next((why for name, why in skipped.items() if matches(item, name)), None)
 
 
 def append(kernel, path):
