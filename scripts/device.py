@@ -40,6 +40,9 @@ TRANSPORTS = ("pci", "mmio")
 MIB = 1 << 20
 SIZE = 64 * MIB
 
+# Seconds for the program to end after QEMU; without a QEMU it does not end by itself.
+GRACE = 10
+
 # Where the range is in the guest's memory, aligned as memory sections are.
 SECTION = 128 * MIB
 OFFSET = 4 * SECTION

@@ -303,7 +303,6 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     def start(self):
         """Start the guest."""
         self.folder = Path(tempfile.mkdtemp(prefix="guest-"))
-        self.console_log.write_bytes(b"")
         self.pending = b""
         self.started = time.monotonic()
         # The limit holds even if this process is killed. It ends the whole process group, because
@@ -311,6 +310,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         limit = ["timeout", *(["--foreground"] if self.shell else []), "-s", "KILL",
                  str(self.timeout)]
         try:
+            self.console_log.write_bytes(b"")
             self.start_programs()
             command = [*limit, *self.command()]
             if self.shell:
@@ -378,7 +378,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     def finish_programs(self):
         """Wait for the programs that serve devices, which end after QEMU."""
         while self.programs:
-            self.programs.pop().finish(10 if self.process else 0)
+            self.programs.pop().finish(device.GRACE if self.process else 0)
 
     def close(self):
         """End the guest if it runs, and remove its temporary files."""

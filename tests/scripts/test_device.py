@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The project's own device: its command line, and the table of what passed."""
+"""The project's own device: its command line, its program, the table of what passed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
 
 import device
 import device_table
+from guest import GuestError
+from kernel import Kernel
+from served import Served
 
 REPORT = """
 <testsuites><testsuite>
@@ -46,3 +54,34 @@ def test_journal(tmp_path):
     assert made.notes("flush") == []
     made.journal.write_text("0.100000 kick\n0.200000 flush 1 12\n0.300000 flush 2 0\n")
     assert made.notes("flush") == [["1", "12"], ["2", "0"]]
+
+
+# Notes its number, opens its socket, and waits for a QEMU.
+PROGRAM = """#!/bin/sh
+for word; do case $word in socket=*) socket=${word#*=};; journal=*) journal=${word#*=};; esac; done
+echo $$ >"$journal"
+touch "$socket"
+exec sleep 600
+"""
+
+
+@pytest.mark.parametrize("log", ["file", "directory"])
+def test_no_qemu(tmp_path, monkeypatch, log):
+    """If QEMU does not start, or not even its log, nothing is left behind."""
+    monkeypatch.setattr(device, "GRACE", 0.1)
+    monkeypatch.setenv("QEMU", shutil.which("false"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    program = tmp_path / "program"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    served = device.Device(program, tmp_path, "qemu", "pci")
+    guest = Served(Kernel("release", tmp_path), served=served, name="no-qemu",
+                          logs=tmp_path, accelerator="tcg")
+    if log == "directory":
+        guest.qemu_log.mkdir()
+    with pytest.raises((GuestError, OSError), match="QEMU did not start|Is a directory"):
+        guest.start()
+    # If it has no other parent any more, it may be a zombie.
+    running = Path(f"/proc/{served.journal.read_text().strip()}/cmdline")
+    assert not running.exists() or running.read_bytes() == b""
+    assert list(tmp_path.glob("device-*")) + list(tmp_path.glob("guest-*")) == []
