@@ -17,10 +17,11 @@ COLUMNS = {
     "reset": "reset",
     "suspend": "suspend",
     "64 jobs": "many_jobs",
-    "bad answers": "answer|hostile",
+    "bad answers": "answer|lost|hostile",
 }
 
-CASE = re.compile(rf"test_(\w+)\[({'|'.join(device.PERSONALITIES)})-({'|'.join(device.TRANSPORTS)})")
+CASE = re.compile(rf"test_(\w+)\[({'|'.join(device.PERSONALITIES)})-"
+                  rf"((?:{'|'.join(device.TRANSPORTS)})(?:-packed)?)")
 
 
 def results(report):
@@ -46,6 +47,12 @@ def cell(tests, pattern):
     return str(len(passed)) if all(passed) else f"**{sum(passed)} of {len(passed)}**"
 
 
+def date(report):
+    """Return the day of the run."""
+    suite = xml.etree.ElementTree.parse(report).getroot().find("testsuite")
+    return suite.get("timestamp")[:10]
+
+
 def table(report):
     """Return the table as Markdown."""
     found, figures = results(report)
@@ -53,14 +60,15 @@ def table(report):
     head = ["personality", "transport", *COLUMNS, *(name.replace("_", " ") for name in names)]
     lines = [head, ["---"] * len(head)]
     for pair in sorted(found, key=lambda pair: (list(device.PERSONALITIES).index(pair[0]),
-                                                list(device.TRANSPORTS).index(pair[1]))):
-        lines.append([*pair, *(cell(found[pair], pattern) for pattern in COLUMNS.values()),
+                                                pair[1])):
+        lines.append([pair[0], pair[1].replace("-", ", "),
+                      *(cell(found[pair], pattern) for pattern in COLUMNS.values()),
                       *(figures.get(pair, {}).get(name, "") for name in names)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write(report):
-    """Write the table to a file beside the report; return its path."""
+    """Write the table, with its date, to a file beside the report; return its path."""
     path = report.with_suffix(".md")
-    path.write_text(table(report), encoding="utf-8")
+    path.write_text(f"{date(report)}\n\n{table(report)}", encoding="utf-8")
     return path

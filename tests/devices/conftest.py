@@ -71,7 +71,9 @@ def make(kernel, program):
     from subject import Subject  # pylint: disable=import-outside-toplevel
 
     def subject(personality, transport, folder, options=None, **more):
-        served = device.Device(program, folder, personality, transport, options or {})
+        bus = transport.removesuffix("-packed")
+        options = (options or {}) | ({"packed": 1} if transport != bus else {})
+        served = device.Device(program, folder, personality, bus, options)
         more.setdefault("name", f"devices-{personality}-{transport}")
         return Subject(kernel, served=served, **more)
     return subject

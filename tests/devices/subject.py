@@ -12,16 +12,16 @@ import served
 
 MIB = 1 << 20
 
-# Transports that a personality's hosts have; the first is in the quick selection.
+# Transports that a personality's hosts have, and their rings; the first is in the quick selection.
 TRANSPORTS = {
-    "qemu": ("pci",),
+    "qemu": ("pci", "pci-packed"),
     "firecracker": ("mmio", "pci"),
     "cloud-hypervisor": ("pci",),
-    "crosvm": ("pci",),
-    "openvmm": ("pci",),
-    "remote": ("mmio", "pci"),
-    "snapshot": ("pci", "mmio"),
-    "hostile": ("pci", "mmio"),
+    "crosvm": ("pci", "pci-packed"),
+    "openvmm": ("pci-packed", "pci"),
+    "remote": ("mmio", "pci", "mmio-packed"),
+    "snapshot": ("pci", "mmio", "pci-packed"),
+    "hostile": ("pci", "mmio", "pci-packed"),
 }
 
 # Personalities on which everything works, if slowly.
@@ -80,7 +80,7 @@ def page(token):
 
 
 def combinations(names=WORKING, shared=False):
-    """Return the parameters of a test: personality and transport.
+    """Return the parameters of a test: personality and transport, with "-packed" for such a ring.
 
     Tests that share a guest run on one of pytest's workers, one group for each pair.
     """

@@ -17,7 +17,8 @@ CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
 # Feature bits that the driver or the virtio core understands, and INDIRECT_DESC, which the driver
 # refuses because it allocates.
 INDIRECT_DESC = 1 << 28
-UNDERSTOOD = 1 << 0 | 1 << 29 | 1 << 32 | 1 << 33 | 1 << 34
+RING_PACKED = 1 << 34
+UNDERSTOOD = 1 << 0 | 1 << 29 | 1 << 32 | 1 << 33 | RING_PACKED
 
 # Seconds of the load of many jobs.
 LOAD = 60 if settings.flag("LONG") else 5
@@ -56,6 +57,7 @@ def test_probe(machine):
     assert machine.sh(f"cat /sys/block/{machine.disk(device)}/size") == str(64 * MIB // 512)
     (acked,) = machine.served.notes("features")[-1]
     assert int(acked, 16) & ~UNDERSTOOD == 0
+    assert bool(int(acked, 16) & RING_PACKED) == ("packed" in machine.served.options)
     bits = machine.sh(f"cat {device.path}/features")
     negotiated = sum(1 << number for number, bit in enumerate(bits) if bit == "1")
     assert negotiated & (1 << 63 | INDIRECT_DESC) == 0

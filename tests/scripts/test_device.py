@@ -13,14 +13,14 @@ from kernel import Kernel
 from served import Served
 
 REPORT = """
-<testsuites><testsuite>
+<testsuites><testsuite timestamp="2026-11-22T08:00:00">
 <testcase name="test_probe[firecracker-mmio]"/>
 <testcase name="test_file_system[firecracker-mmio-ext4]"/>
 <testcase name="test_file_system[firecracker-mmio-xfs]"><failure/></testcase>
 <testcase name="test_reset[firecracker-mmio]"><skipped/></testcase>
 <testcase name="test_many_jobs[cloud-hypervisor-pci]">
 <properties><property name="fsyncs_per_flush" value="29.5"/></properties></testcase>
-<testcase name="test_hostile[hostile-pci-17-0]"/>
+<testcase name="test_hostile[hostile-pci-packed-17-0]"/>
 </testsuite></testsuites>
 """
 
@@ -30,7 +30,7 @@ TABLE = """
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 | firecracker | mmio | 1 | **1 of 2** |  |  |  |  |  |  |  |
 | cloud-hypervisor | pci |  |  |  |  |  |  | 1 |  | 29.5 |
-| hostile | pci |  |  |  |  |  |  |  | 1 |  |
+| hostile | pci, packed |  |  |  |  |  |  |  | 1 |  |
 """
 
 
@@ -38,6 +38,7 @@ def test_table(tmp_path):
     """A failure is seen at once; what was skipped or not run is left out."""
     (tmp_path / "report.xml").write_text(REPORT)
     assert device_table.table(tmp_path / "report.xml") == TABLE.lstrip()
+    assert device_table.date(tmp_path / "report.xml") == "2026-11-22"
 
 
 def test_command(tmp_path):

@@ -15,7 +15,7 @@
 //! Mutant of the driver: `Range::of()` without the shared memory region of a device that has no
 //! range.
 
-use super::{serve_each, Personality, EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1};
+use super::{serve_each, Personality, EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use crate::host::Host;
 use crate::image::Range;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct OpenVmm;
 
 impl Personality for OpenVmm {
     fn features(&self) -> u64 {
-        VERSION_1 | EVENT_IDX | INDIRECT_DESC | RING_PACKED
+        VERSION_1 | EVENT_IDX | INDIRECT_DESC
     }
 
     fn config(&self, _: Range) -> (u64, u64) {
