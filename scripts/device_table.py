@@ -6,7 +6,6 @@ import re
 import xml.etree.ElementTree
 
 import device
-import settings
 
 # The tests of a column, by the beginning of their names.
 COLUMNS = {
@@ -17,7 +16,7 @@ COLUMNS = {
     "reset": "reset",
     "suspend": "suspend",
     "64 jobs": "many_jobs",
-    "bad answers": "answer|lost|hostile",
+    "bad answers": "answer|late|lost|hostile",
 }
 
 CASE = re.compile(rf"test_(\w+)\[({'|'.join(device.PERSONALITIES)})-"

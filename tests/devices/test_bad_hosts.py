@@ -71,6 +71,21 @@ def test_lost_flush_is_sent_again(make, folder, combination):
         assert machine.stats(device)["recoveries"] > 0
 
 
+@pytest.mark.parametrize("combination", combinations(["snapshot"]))
+def test_late_answer(make, folder, combination):
+    """The answer to a flush that was sent again acknowledges nothing.
+
+    The host answers the lost flush before it begins the one that is in the ring.
+    """
+    with make(*combination, folder, {"late": 6}, name=f"late-{combination[1]}",
+              append="virtio_pmem_rust.resend_after=2") as machine:
+        device = machine.device()
+        write_pages(machine, machine.disk(device))
+        assert machine.served.notes("late")
+        # One for want of an answer, and one because of the surplus answer.
+        assert machine.stats(device)["recoveries"] == 2
+
+
 @pytest.mark.parametrize("index", range(SEEDS))
 @pytest.mark.parametrize("seed", [int(os.environ["SEED"])])
 @pytest.mark.parametrize("combination", combinations(["hostile"]))
@@ -89,3 +104,9 @@ def test_hostile(make, folder, combination, seed, index):
             machine.unbind(device)
         machine.join("writers")
         assert machine.served.notes("offence")
+        # The configuration is read again, and lies.
+        bind = f"echo {device.virtio} >/sys/bus/virtio/drivers/virtio_pmem_rust"
+        for _ in range(5):
+            machine.run(f"{bind}/bind")
+            if machine.bound(device) != "none":
+                machine.unbind(device)

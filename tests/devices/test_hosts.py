@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from machine import lent
-from subject import MIB, OPTIONS, combinations, page
+from subject import MIB, OPTIONS, combinations, page, wait
 
 import settings
 
@@ -178,6 +178,21 @@ def test_many_jobs(machine, record_property):
     flushes = machine.flushes() - before
     record_property("fsyncs_per_flush", round(done / flushes, 1))
     assert done > 2 * flushes
+    machine.check_errors()
+
+
+def test_arrival_in_flight(machine):
+    """A caller that arrives after the write-back is not acknowledged by that flush's answer."""
+    disk = machine.disk(machine.device())
+    for turn in range(5):
+        flushes = machine.flushes()
+        machine.sh(f"{page(f'first{turn}')} >/tmp/page; {page(f'second{turn}')} >/tmp/second")
+        machine.later("first", write(f"/dev/{disk}"))
+        wait(machine.flushes, flushes + 1)
+        machine.sh(f'xfs_io -d -s -c "pwrite -q -i /tmp/second -b 4k 4k 4k" /dev/{disk}')
+        assert machine.has(f"second{turn}")
+        assert machine.join("first")[0] == 0
+        assert machine.has(f"first{turn}")
     machine.check_errors()
 
 

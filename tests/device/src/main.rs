@@ -4,14 +4,14 @@
 //!
 //! ```text
 //! pmem-device socket=S image=FILE journal=FILE size=BYTES personality=NAME [start=ADDRESS]
-//!     [delay=MS] [packed=1] [seed=N] [cut=N] [sync=1] [ops=N] [lost=N] [twice=N]
+//!     [delay=MS] [packed=1] [seed=N] [cut=N] [sync=1] [ops=N] [lost=N] [late=N] [twice=N]
 //! ```
 //!
 //! The device's range is a piece of the guest's memory (`start`) that its kernel leaves alone, or,
 //! for a personality that has one, a shared memory region. The image changes by flushes alone. The
 //! journal has a line for each event. With `sync` a flush ends with an fsync of the image, whose
-//! failure is the flush's. At flush `cut` the power fails: some of the changed pages
-//! reach the image, and nothing is answered any more.
+//! failure is the flush's. At flush `cut` the power fails: some of the changed pages reach the
+//! image, and nothing is answered any more.
 
 mod device;
 mod host;

@@ -6,8 +6,9 @@
 //! to three times `delay`; answers wait for the next multiple of `delay`, and are given
 //! together.
 //!
-//! Mutant of the driver: a limit of `timeout` milliseconds instead of seconds; the other hosts
-//! answer before it is over.
+//! Mutant of the driver: a flush acknowledges the callers that have arrived while it was in
+//! flight. On other hosts they hardly ever arrive between the write-back and the answer. The
+//! model, the KUnit suites and boot/test_crash.py catch it, too.
 
 use super::Personality;
 use crate::host::{Host, OK};

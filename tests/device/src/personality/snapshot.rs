@@ -1,29 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A machine that was restored from a snapshot: a flush in flight at that moment is lost, or is
-//! answered twice.
+//! A machine that was restored from a snapshot: a flush in flight at that moment is lost, is
+//! answered late, or twice.
 //!
 //! Source: as Firecracker's, whose device state has the ring's indices, and nothing about
-//! requests that were taken. Flush `lost` is done and never answered; flush `twice` has two
+//! requests that were taken. Flush `lost` is done and never answered. Flush `late` is not done,
+//! and answered when the next one is in the ring, which takes a second. Flush `twice` has two
 //! answers.
 //!
 //! Not here: the restore itself, because QEMU's vhost-user-test-device does not migrate.
 //!
-//! Mutant of the driver: an answer that leaves the response's filling in place counts as a
-//! success. The model, the KUnit suites and boot/test_stale_answer.py catch it, too.
+//! Mutant of the driver: the flush that is sent again has the response of the lost one, so the
+//! late answer acknowledges it. The KUnit suites and boot/test_stale_answer.py catch it, too.
 
 use super::Personality;
 use crate::host::{Host, OK};
+use crate::ring::Request;
 use crate::Options;
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// How long the flush takes that follows a late answer.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The behaviour around a snapshot.
 pub struct Snapshot {
     lost: Option<u64>,
+    late: Option<u64>,
     twice: Option<u64>,
     taken: AtomicU64,
+    kept: Mutex<Option<Request>>,
 }
 
 impl Snapshot {
@@ -31,8 +40,10 @@ impl Snapshot {
     pub fn new(options: &Options) -> Result<Self, Box<dyn Error>> {
         Ok(Self {
             lost: options.number("lost")?,
+            late: options.number("late")?,
             twice: options.number("twice")?,
             taken: AtomicU64::new(0),
+            kept: Mutex::new(None),
         })
     }
 }
@@ -42,6 +53,15 @@ impl Personality for Snapshot {
         while let Some(request) = host.take() {
             let number = Some(self.taken.fetch_add(1, Ordering::SeqCst) + 1);
 
+            if number == self.late {
+                host.note("late");
+                *self.kept.lock().unwrap() = Some(request);
+                continue;
+            }
+            if let Some(late) = self.kept.lock().unwrap().take() {
+                host.answer(&late, OK);
+                thread::sleep(PAUSE);
+            }
             host.flush();
             if number == self.lost {
                 host.note("lost");
