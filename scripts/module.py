@@ -18,9 +18,6 @@ import kernel_source
 import settings
 import steps
 
-# Raise it when the tools make Debian's kernel for guests in another way.
-RECIPE = 1
-
 # What a module is made of.
 SOURCES = ("Kbuild", "kernel_ext/", "drivers/nvdimm/virtio_pmem_rust/", "include/", "rust/")
 
@@ -54,8 +51,8 @@ def sources():
 
 def key():
     """Return the digest of all that Debian's kernel for guests depends on."""
-    value = hashlib.sha256(repr((RECIPE, debian_root.release(), debian_root.TOOLS)).encode())
-    for name in sources():
+    value = hashlib.sha256(repr((debian_root.release(), debian_root.TOOLS)).encode())
+    for name in (*sources(), Path(__file__).relative_to(settings.ROOT)):
         value.update(f"{name} {kernel_source.file_digest(settings.ROOT / name)}".encode())
     return value.hexdigest()
 
