@@ -37,7 +37,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import accel
-import initramfs
 import kernel as kernels
 import python_env
 import qemu
@@ -483,12 +482,10 @@ def about(kernel, folder, wanted):
 
 
 def build():
-    """Return the kernel: the project's own, or the one that --built names."""
-    if sys.argv[1:2] != ["--built"]:
-        return kernels.ready("release")
-    found = kernels.Kernel("release", Path(sys.argv[2]).resolve())
-    initramfs.build(found)
-    return found
+    """Return the kernel: that of KERNEL, or the project's own in the directory after --built."""
+    if sys.argv[1:2] == ["--built"]:
+        return kernels.bootable("release", Path(sys.argv[2]).resolve())
+    return kernels.ready(settings.choice("KERNEL", ("release", "debian")))
 
 
 def main():
