@@ -123,7 +123,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
     blk      virtio-blk devices (Disk) beside them; ids blk0, …
     share    a directory of the host that the guest has on /share
     ports    further root ports that stay empty, for hot-add; ids port0, …
-    driver   the driver that the guest loads: "rust", "c" or "none"
+    driver   the driver that the guest loads: "rust", "c", "none", or "both" by the devices' alias
     append   more words for the kernel's command line
     args     more arguments for QEMU
     uart     commands go through a UART: slower, but it survives suspend and hibernation

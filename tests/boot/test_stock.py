@@ -3,6 +3,7 @@
 
 import pytest
 
+import deb
 from guest import DRIVERS
 
 pytestmark = pytest.mark.only_stock
@@ -15,6 +16,26 @@ def test_alias(boot):
         assert machine.bound(device) == DRIVERS["rust"]
         assert "/updates/" in machine.sh(f"modinfo -n {DRIVERS['rust']}")
         assert machine.sh(f"cat /sys/block/{machine.disk(device)}/queue/fua") == "0"
+
+
+def test_both_drivers(boot, folder):
+    """By the package's rule ours binds, whichever of the two modules is loaded, or by an alias."""
+    rule = folder / "rule"
+    rule.write_text(deb.MODPROBE)
+    path = "/etc/modprobe.d/virtio-pmem-rust.conf"
+    with boot(driver="both", files={path: rule}) as machine:
+        def again(load):
+            """Load the drivers for a device that is added; return the one that binds."""
+            machine.remove(machine.device())
+            machine.sh(f"rmmod virtio_pmem virtio_pmem_rust; {load}")
+            machine.rescan()
+            return machine.bound(machine.device())
+
+        assert machine.bound(machine.device()) == DRIVERS["rust"]
+        assert again("true") == DRIVERS["rust"]
+        machine.sh("grep '^virtio_pmem ' /proc/modules")
+        assert again("/sbin/modprobe virtio_pmem") == DRIVERS["rust"]
+        assert again(f"rm {path}; /sbin/modprobe virtio_pmem") == DRIVERS["c"]
 
 
 def test_fua(boot):
