@@ -9,7 +9,9 @@
 #include <linux/kmemleak.h>
 #include <linux/libnvdimm.h>
 #include <linux/module.h>
+#include <linux/pci.h>
 #include <linux/sched/mm.h>
+#include <linux/virtio_pci.h>
 #include <linux/workqueue.h>
 
 #define __rust_helper
@@ -22,6 +24,39 @@
 __rust_helper void rust_helper_virtio_device_lock(struct virtio_device *vdev)
 {
 	device_lock(&vdev->dev);
+}
+
+/*
+ * Modern PCI maps this much, at most a page, and stops an access beyond it by BUG_ON(). Others have
+ * 256 bytes: ccw's buffer, and what MMIO has behind its registers.
+ */
+__rust_helper size_t rust_helper_virtio_config_len(struct virtio_device *vdev)
+{
+	struct pci_dev *pdev;
+	int pos;
+
+	if (!dev_is_pci(vdev->dev.parent))
+		return 256;
+
+	pdev = to_pci_dev(vdev->dev.parent);
+	for (pos = pci_find_capability(pdev, PCI_CAP_ID_VNDR); pos > 0;
+	     pos = pci_find_next_capability(pdev, pos, PCI_CAP_ID_VNDR)) {
+		u32 offset, length;
+		u8 type, bar;
+
+		pci_read_config_byte(pdev, pos + offsetof(struct virtio_pci_cap, cfg_type), &type);
+		pci_read_config_byte(pdev, pos + offsetof(struct virtio_pci_cap, bar), &bar);
+		if (type != VIRTIO_PCI_CAP_DEVICE_CFG || bar >= PCI_STD_NUM_BARS ||
+		    !pci_resource_len(pdev, bar))
+			continue;
+
+		pci_read_config_dword(pdev, pos + offsetof(struct virtio_pci_cap, offset), &offset);
+		pci_read_config_dword(pdev, pos + offsetof(struct virtio_pci_cap, length), &length);
+		if (offset >= pci_resource_len(pdev, bar))
+			return 0;
+		return min3(length, PAGE_SIZE, pci_resource_len(pdev, bar) - offset);
+	}
+	return 0;
 }
 
 __rust_helper unsigned int rust_helper_memalloc_noio_save(void)

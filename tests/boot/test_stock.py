@@ -1,12 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the module does where the kernel lacks the patches: on a distribution's own kernel only."""
 
+import contextlib
+import re
+import subprocess
+
 import pytest
 
 import deb
 from guest import DRIVERS
 
 pytestmark = pytest.mark.only_stock
+
+# In QEMU's memory, the device's IDs and then the capability of its configuration space, which ends
+# with the length.
+CAPABILITY = re.compile(rb"\xf4\x1a\x5b\x10.{,240}?\x09.\x10\x04\x04\0{4}\x20\0{2}(\0\x10\0\0)",
+                        re.S)
+
+
+def shorten(machine, length):
+    """Change the length of the configuration space that a device reports, before the guest runs."""
+    machine.qmp("query-status")  # the devices are there
+    pid = subprocess.run(["pgrep", "-g", str(machine.group), "qemu"], check=True,
+                         stdout=subprocess.PIPE, text=True).stdout.strip()
+    with open(f"/proc/{pid}/maps", encoding="ascii") as maps:
+        (heap,) = (line.split()[0] for line in maps if "[heap]" in line)
+    start, end = (int(address, 16) for address in heap.split("-"))
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        memory.seek(start)
+        (found,) = CAPABILITY.finditer(memory.read(end - start))
+        memory.seek(start + found.start(1))
+        memory.write(length.to_bytes(4, "little"))
 
 
 def test_alias(boot):
@@ -65,6 +89,18 @@ def test_sector_mode(boot):
         machine.sh(f"{create} fsdax")
         machine.until("[ -b /dev/pmem0 ]")
         machine.sh("dd if=/dev/zero of=/dev/pmem0 bs=4k count=1 oflag=direct conv=fsync")
+
+
+def test_short_configuration(boot):
+    """A device whose configuration space has no room for the range is refused."""
+    with contextlib.closing(boot(args=("-S",))) as machine:
+        machine.start()
+        shorten(machine, 12)
+        machine.qmp("cont")
+        machine.wait_ready()
+        machine.wait_console("the configuration space has no room for a range")
+        assert machine.bound(machine.device()) == "none"
+        machine.check()
 
 
 def test_function_reset(boot):

@@ -234,16 +234,15 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Returns a length that can be accessed where transports do not report it: ccw's buffer, and
-    /// what MMIO has behind its registers.
+    /// Returns a length that can be accessed where transports do not report it.
     ///
-    /// Modern PCI stops an access beyond the device's length by `BUG_ON()`. Some drivers of vDPA
-    /// devices do not, but none of them has a device with a Rust driver. Legacy PCI accesses what
-    /// follows the BAR, so legacy devices are refused.
+    /// Legacy PCI accesses what follows the BAR, so legacy devices are refused. Some drivers of
+    /// vDPA devices check no access, but none of them has a device with a Rust driver.
     #[cfg(out_of_tree)]
     fn len(&self) -> usize {
         if self.dev.test_feature(Feature::VERSION_1) {
-            256
+            // SAFETY: The device is valid.
+            unsafe { bindings::virtio_config_len(self.dev.as_raw()) }
         } else {
             0
         }
