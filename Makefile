@@ -117,6 +117,11 @@ module-test:
 bench:
 	$(tool)bench.py
 
+#:   bench-striped  fsync on a striped disk of two devices, under both drivers (JOBS=, DELAYS=,
+#:               ROUNDS=, KERNEL=; minutes)
+bench-striped:
+	$(tool)bench_striped.py
+
 #:   lint        rustfmt, clippy, checkpatch, shellcheck, ruff (QUICK=1: without clippy)
 lint:
 	$(tool)lint.py
