@@ -89,6 +89,11 @@ kunit:
 coverage:
 	$(tool)run_tests.py coverage
 
+#:   mutants     whether the model and KUnit find faults that are put into the driver and the
+#:               abstractions, one by one (hours; LIMIT=, MINUTES=, ONLY=; continues where it ended)
+mutants:
+	$(tool)mutants.py
+
 #:   boot-test   tests in guests (minutes; LONG=1: also under QEMU 10.0 and 11.1, and on arm64)
 boot-test:
 	$(tool)run_tests.py boot-test

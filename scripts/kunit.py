@@ -80,7 +80,7 @@ def provide(name, kdir, out, tools, parts, *,  # pylint: disable=too-many-argume
     build_cache.provide(name, inputs, out, parts, build)
 
 
-def execute(kdir, out, log, *args, only=()):
+def execute(kdir, out, log, *args, only=(), limit=LIMIT):
     """Run the tests of a UML kernel, with more arguments for it; return kunit.py's report.
 
     The kernel's own reports of faults count as an error in it.
@@ -88,7 +88,7 @@ def execute(kdir, out, log, *args, only=()):
     report, console = out / "report.json", out / "test.log"
     for path in (report, console):
         path.unlink(missing_ok=True)
-    words = [*command("exec", out), "--timeout", LIMIT, f"--json={report}"]
+    words = [*command("exec", out), "--timeout", limit, f"--json={report}"]
     # Time passes only while all tasks sleep, so timeouts cost nothing but their timer ticks, and
     # random tests can be repeated. KUnit must not count that time.
     for word in ("time-travel=inf-cpu", "kunit.timeout=1000000", "kmemleak.verbose=1",

@@ -67,7 +67,9 @@ VARIABLES = {
     "RUN": Variable("'COMMAND LINE'", "what make guest runs"),
     "SCRIPT": Variable("FILE", "a shell script that make guest runs"),
     "ONLY": Variable("'PATTERN'", "which KUnit suites run, or which of their cases: "
-                     "'virtio_pmem_late.*'"),
+                     "'virtio_pmem_late.*'; which files make mutants changes: '*/engine.rs'"),
+    "LIMIT": Variable("NUMBER", "mutants: how many, chosen by SEED (all)"),
+    "MINUTES": Variable("NUMBER", "mutants: after how long no further one is begun"),
     "LONG": Variable("1", "run the long tests, too, and all on both kernels; the randomized tests "
                      "run longer"),
     "SEED": Variable("NUMBER", "repeats a randomized test, whose name or log has the number"),

@@ -218,13 +218,13 @@ def cargo():
     return found[0]
 
 
-def cargo_bindgen():
-    """Install bindgen with cargo into the cache; the user's own tools stay as they are."""
-    with steps.step(f"install bindgen-cli {BINDGEN_CLI}"):
+def cargo_install(package, version):
+    """Install a program with cargo into the cache; the user's own tools stay as they are."""
+    with steps.step(f"install {package} {version}"):
         steps.run(
-            [cargo(), "install", "--locked", "bindgen-cli", "--version", BINDGEN_CLI,
-             "--root", settings.cache(), "--target-dir", settings.BUILD / "bindgen"],
-            steps.log_path("bindgen"),
+            [cargo(), "install", "--locked", package, "--version", version,
+             "--root", settings.cache(), "--target-dir", settings.BUILD / "cargo-install"],
+            steps.log_path(package),
         )
 
 
@@ -242,7 +242,7 @@ def install(kdir, reasons):
         raise steps.Trouble(f"install: {what}{bindgen}")
     packages.install([name for name in names if not steps.output(["dpkg", "-s", name])])
     if not has_bindgen:
-        cargo_bindgen()
+        cargo_install("bindgen-cli", BINDGEN_CLI)
 
 
 def ready(kdir):

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Measure how many faults the tests find that are put into the driver and the abstractions.
+
+The model tests the files that it shares with the driver, natively; KUnit tests the others under
+UML. A test that fails or hangs has found the fault, the mutant is "killed". Results are kept: one
+that was killed is not tested again, one that survived only if tests have changed.
+"""
+
+import dataclasses
+import fnmatch
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+from collections import Counter
+
+import coverage
+import graft
+import kernel_source
+import kunit
+import mutate
+import packages
+import settings
+import steps
+import toolchain
+
+DRIVER = "drivers/nvdimm/virtio_pmem_rust"
+ENGINE = f"{DRIVER}/engine.rs"
+MODEL = (ENGINE, f"{DRIVER}/gather.rs")
+FAULTS = f"{DRIVER}/flush/faults.rs"  # not compiled here
+REASONS = settings.TESTS / "survivors"
+FOLDER = settings.BUILD / "mutants"
+WANTED = {True: 90, False: 80}  # percent killed: in the engine, and in the rest
+
+# The model's tests, the quick ones first, with their limits in seconds. A mutant may take all
+# memory: that is limited, too.
+STAGES = (("cases", 60), ("random", 60), ("exhaustive", 600), ("regret", 120))
+MEMORY = 4 << 30
+CALLERS = 1  # of the exhaustive tests
+
+# The suites that run first, by the start of the path; then all.
+SUITES = (("drivers/", "virtio_pmem*"), ("rust/kernel/virtio", "virtio_*"),
+          ("rust/kernel/", "rust_[!d]*"))
+# Fewer random runs, with a fixed seed.
+RANDOM = ("pmem_random_kunit.seed=1", "pmem_random_kunit.runs=300")
+COMPILED, KILLED, SURVIVED = "not compiled", "killed", "survived"
+
+
+def digest(*parts):
+    """Return a digest of some texts."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
+
+
+def texts(*patterns):
+    """Return the digest of the files of this repository that match."""
+    return digest(*(path.read_text() for pattern in patterns
+                    for path in sorted(settings.ROOT.glob(pattern))))
+
+
+class Model:
+    """Tests mutants on the host, in a copy of the files that the model needs."""
+
+    tests = staticmethod(lambda: texts("tests/model/src/*.rs", "tests/model/tests/*.rs"))
+
+    def __init__(self):
+        self.root = FOLDER / "model"
+        for name in ("tests/model", DRIVER):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+            shutil.copytree(settings.ROOT / name, self.root / name)
+        self.cargo = toolchain.cargo()
+        if self.outcome() != (SURVIVED, ""):
+            raise steps.Trouble(f"the model's tests fail\nlog: {steps.log_path('mutants')}")
+
+    def run(self, action, *words, limit=None):
+        """Run cargo; return whether it succeeds."""
+        prefix = ["timeout", "-k", 5, limit, "prlimit", f"--as={MEMORY}"] if limit else []
+        try:
+            steps.run([*prefix, self.cargo, *action, "--release", "--locked", *words,
+                       "--manifest-path", self.root / "tests/model/Cargo.toml",
+                       "--target-dir", FOLDER / "model-target"],
+                      steps.log_path("mutants"), env={"MOST": str(CALLERS)})
+        except steps.Trouble:
+            return False
+        return True
+
+    def outcome(self):
+        """Return what the tests make of the files as they are, and which test has failed."""
+        for number, (name, limit) in enumerate(STAGES):
+            if not self.run(["test", "--no-run"], "--test", name):
+                return (KILLED, name) if number else (COMPILED, "")
+            if not self.run(["test"], "--test", name, limit=limit):
+                return KILLED, name
+        return SURVIVED, ""
+
+    def test(self, mutant):
+        """Return the outcome for a mutant."""
+        path, text = self.root / mutant.file, (settings.ROOT / mutant.file).read_text()
+        path.write_text(mutant.apply(text))
+        try:
+            return self.outcome()
+        finally:
+            path.write_text(text)
+
+
+class Uml:
+    """Tests mutants under UML: in the grafted tree, which is repaired after each."""
+
+    tests = staticmethod(lambda: texts("drivers/*/tests/*", "rust/kernel/**/testing.rs"))
+
+    def __init__(self, kdir):
+        self.kdir = kdir
+        self.tools = toolchain.ready(kdir) | {"ARCH": "um"}
+        self.out = FOLDER / "uml"
+        self.out.mkdir(parents=True, exist_ok=True)
+        coverage.begin(self.out)
+        self.log = steps.log_path("mutants")
+        self.passed, self.limit = {}, kunit.LIMIT
+        with steps.step("build without a fault (UML)"):
+            self.build()
+
+    def build(self):
+        """Build the kernel."""
+        words = kunit.configured("build", self.kdir, self.out, self.tools)
+        steps.run([*words, "--jobs", os.cpu_count()], self.log, cwd=self.kdir)
+
+    def run(self, pattern):
+        """Return how many tests of the suites pass, or -1 if any fails."""
+        try:
+            report = kunit.execute(self.kdir, self.out, self.log, *RANDOM,
+                                   only=[pattern] if pattern else [], limit=self.limit)
+        except steps.Trouble:
+            return -1
+        passed, failed = kunit.counts(report)
+        return -1 if failed else passed
+
+    def expected(self, patterns):
+        """Find out how many tests pass without a fault, and how long that takes."""
+        new = [pattern for pattern in patterns if pattern not in self.passed]
+        if new:
+            with steps.step("tests without a fault (UML)"):
+                self.build()
+                for pattern in new:
+                    self.limit = kunit.LIMIT
+                    begin = time.monotonic()
+                    count = self.run(pattern)
+                    if count <= 0:
+                        raise steps.Trouble(f"KUnit fails without a fault\nlog: {self.log}")
+                    self.passed[pattern] = count, 60 + 5 * int(time.monotonic() - begin)
+
+    def test(self, mutant):
+        """Return the outcome for a mutant."""
+        first = next(suites for start, suites in SUITES if mutant.file.startswith(start))
+        self.expected((first, ""))
+        path, text = self.kdir / mutant.file, (settings.ROOT / mutant.file).read_text()
+        note(self.kdir, mutant.file)
+        path.write_text(mutant.apply(text))
+        try:
+            try:
+                self.build()
+            except steps.Trouble:
+                return COMPILED, ""
+            for pattern in (first, ""):
+                count, self.limit = self.passed[pattern]
+                if self.run(pattern) != count:
+                    return KILLED, pattern or "all"
+            return SURVIVED, ""
+        finally:
+            repair()
+
+
+def note(kdir, file):
+    """Write down which file of the tree has a fault, for a run that is killed."""
+    (FOLDER / "changed").write_text(json.dumps([str(kdir), file]))
+
+
+def repair():
+    """Restore the file that has a fault, if there is one."""
+    path = FOLDER / "changed"
+    if path.exists():
+        kdir, file = json.loads(path.read_text())
+        shutil.copyfile(settings.ROOT / file, f"{kdir}/{file}")
+        path.unlink()
+
+
+class Results:
+    """What is known of mutants, in a file that outlives a run."""
+
+    def __init__(self):
+        self.path, self.known = FOLDER / "results", {}
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                key, *result = json.loads(line)
+                self.known[key] = result
+
+    def get(self, key, tests):
+        """Return a mutant's outcome and the test that killed it, if they still hold."""
+        outcome, by, then = self.known.get(key, (None, "", ""))
+        return (outcome, by) if outcome != SURVIVED or then == tests else (None, "")
+
+    def put(self, key, outcome, by, tests):
+        """Add an outcome."""
+        self.known[key] = outcome, by, tests
+        with self.path.open("a", encoding="ascii") as out:
+            out.write(json.dumps([key, outcome, by, tests]) + "\n")
+
+
+def reasons():
+    """Return why mutants may survive, as {(file, mutant): reason}."""
+    found, place = {}, None
+    for line in REASONS.read_text().splitlines():
+        if line.startswith("    "):
+            found[place] = f"{found.get(place, '')} {line.strip()}".strip()
+        elif line and not line.startswith("#"):
+            place = tuple(line.split(": ", 1))
+            found[place] = ""
+    return found
+
+
+@dataclasses.dataclass
+class Job:
+    """A mutant, and what is known of it."""
+    mutant: mutate.Mutant
+    key: str
+    outcome: str = None
+    by: str = ""
+
+    @property
+    def place(self):
+        """The name in the file of reasons."""
+        return self.mutant.file, self.mutant.name
+
+
+def chosen(names):
+    """Return the files that ONLY= gives, or all."""
+    pattern = settings.get("ONLY") or "*"
+    found = [name for name in names if fnmatch.fnmatch(name, pattern)]
+    if not found:
+        raise settings.BadSetting(f"ONLY={pattern}: no file of the driver or the abstractions")
+    return found
+
+
+def jobs(names):
+    """List the mutants of files."""
+    tool = mutate.cargo_mutants()
+    for name in names:
+        path = settings.ROOT / name
+        for mutant in mutate.mutants(tool, settings.ROOT, name, coverage.tests_begin(path)):
+            yield Job(mutant, digest(path.read_text(), mutant.name))
+
+
+def sample(found):
+    """Return as many as LIMIT= says, the same for the same SEED=."""
+    limit = settings.number("LIMIT")
+    if not limit:
+        return found
+    seed = settings.number("SEED") or 1
+    return random.Random(seed).sample(found, min(limit, len(found)))
+
+
+def work(todo, results, kdir):
+    """Test mutants until MINUTES= are over."""
+    minutes = settings.number("MINUTES")
+    end = time.monotonic() + 60 * minutes if minutes else float("inf")
+    runners = {}
+    for job in todo:
+        kind = Model if job.mutant.file in MODEL else Uml
+        tests = kind.tests()
+        job.outcome, job.by = results.get(job.key, tests)
+        if job.outcome or time.monotonic() > end:
+            continue
+        if kind not in runners:
+            runners[kind] = Model() if kind is Model else Uml(kdir)
+        job.outcome, job.by = runners[kind].test(job.mutant)
+        results.put(job.key, job.outcome, job.by, tests)
+        steps.say(f"{job.outcome}{job.by and ' by ' + job.by}: {': '.join(job.place)}")
+
+
+def percent(counts):
+    """Return how many percent of the mutants are killed, or None if none was tested."""
+    total = counts[KILLED] + counts[SURVIVED]
+    return 100 * counts[KILLED] // total if total else None
+
+
+def report(todo, known, there):
+    """Print the scores and the survivors; return the number of complaints."""
+    bad, parts = 0, {True: Counter(), False: Counter()}
+    print(f"{'killed':>8} {'survived':>8} {'not compiled':>12} {'not tested':>10}")
+    for name in sorted({job.mutant.file for job in todo}):
+        counts = Counter(job.outcome for job in todo if job.mutant.file == name)
+        parts[name == ENGINE] += counts
+        score = percent(counts)
+        print(f"{counts[KILLED]:8} {counts[SURVIVED]:8} {counts[COMPILED]:12} {counts[None]:10}  "
+              f"{name}{'' if score is None else f' {score} %'}")
+        for job in todo:
+            if job.mutant.file == name and job.outcome == SURVIVED:
+                reason = known.get(job.place)
+                bad += not reason
+                print(f"{'':8} survived: {job.mutant.name}: {reason or 'no reason is given'}")
+    stale = {job.place for job in todo if job.outcome in (KILLED, COMPILED)}
+    for place in sorted(known):
+        if place in stale or place not in there:
+            print(f"{REASONS.name}: {': '.join(place)} is killed, or does not exist: delete it")
+            bad += 1
+    for is_engine, counts in parts.items():
+        score = percent(counts)
+        if score is not None and score < WANTED[is_engine]:
+            print(f"less than {WANTED[is_engine]} % of the {'engine' if is_engine else 'rest'}")
+            bad += 1
+    total = parts[True] + parts[False]
+    print(f"mutants: {total[KILLED]} killed, {total[SURVIVED]} survived, {bad} complaints")
+    return bad
+
+
+def main():
+    """Test mutants, and report."""
+    settings.arch()
+    kernel_source.given()  # refuse a bad one first
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with steps.alone():
+        repair()
+        kdir = kernel_source.tree()
+        packages.need("build")
+        names = [name for name in coverage.measured(graft.Tree(kdir)) if name != FAULTS]
+        everything = list(jobs(names))
+        files = chosen(names)
+        todo = sample([job for job in everything if job.mutant.file in files])
+        work(todo, Results(), kdir)
+    return 1 if report(todo, reasons(), {job.place for job in everything}) else 0
+
+
+if __name__ == "__main__":
+    steps.main(main)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Which mutants there are, what is kept of them, and what the report complains about."""
+
+import json
+
+import pytest
+
+import mutants
+import mutate
+import settings
+
+CODE = '''\
+impl Queue {
+    /// Takes an answer; `self.wake();` here is no statement.
+    fn take(&mut self, waker: impl Fn() -> bool) {
+        let mut count = 0;
+        // A comment.
+        self.count += 1;
+        debug_assert!(self.count > 0);
+        self.host.answer(
+            1,
+            "a; {string",
+        );
+        if self.count > 2 {
+            return;
+        }
+        let _ = self.drop_it();
+        // SAFETY: It is ours.
+        unsafe { complete(self.0) };
+        match self.state {
+            State::Idle => self.pump(count),
+            State::Busy => {}
+        }
+        self.wake()
+    }
+
+    fn len(&self) -> usize {
+        let range = Range {
+            start: 1,
+        };
+        self.list.len()
+    }
+}
+'''
+
+
+def names(text):
+    """Return what is removed, without the function's name."""
+    return [name.removeprefix("remove ").rsplit(" in ", 1)[0]
+            for *_, name in mutate.removals(text)]
+
+
+def test_statements_and_calls_are_removed():
+    assert names(CODE) == [
+        "self.count += 1;", 'self.host.answer( 1, "a; {string", );', "return;",
+        "let _ = self.drop_it();", "unsafe { complete(self.0) };", "self.pump(count)",
+        "self.wake()",
+    ]
+
+
+def test_a_removal_leaves_the_rest():
+    for _, start, end, new, name in mutate.removals(CODE):
+        changed = mutate.Mutant("a.rs", name, start, end, new).apply(CODE)
+        assert len(changed) == len(CODE) - (end - start) + len(new)
+        assert changed.count("\n") == CODE.count("\n") - CODE[start:end].count("\n")
+    assert "State::Idle => (),\n" in mutate.Mutant(
+        "a.rs", "", *next(found[1:4] for found in mutate.removals(CODE)
+                          if "pump" in found[4])).apply(CODE)
+
+
+def test_operators_are_those_of_cargo_mutants(tmp_path, monkeypatch):
+    """Equal ones are numbered, and tests at the end of a file are left alone."""
+    text = "fn a(b: u8) -> bool {\n    b > 1 && b > 2\n}\nfn test() {\n    0 > 1;\n}\n"
+    (tmp_path / "a.rs").write_text(text)
+
+    def greater(line, column):
+        start, end = ({"line": line, "column": number} for number in (column, column + 1))
+        return {"name": f"a.rs:{line}:{column}: replace > with <", "replacement": "<",
+                "span": {"start": start, "end": end}}
+    monkeypatch.setattr(mutate.steps, "output", lambda _: json.dumps(
+        [greater(2, 7), greater(2, 16), greater(5, 7)]))
+    found = mutate.mutants("tool", tmp_path, "a.rs", 4)
+    assert [one.name for one in found] == ["replace > with <", "replace > with < #2"]
+    assert found[1].apply(text) == text.replace("b > 2", "b < 2")
+
+
+def test_results_outlive_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "FOLDER", tmp_path)
+    results = mutants.Results()
+    results.put("a", mutants.KILLED, "cases", "tests 1")
+    results.put("b", mutants.SURVIVED, "", "tests 1")
+    results = mutants.Results()
+    assert results.get("a", "tests 2") == (mutants.KILLED, "cases")
+    assert results.get("b", "tests 1") == (mutants.SURVIVED, "")
+    # A new test may find it.
+    assert results.get("b", "tests 2")[0] is None
+    assert results.get("c", "tests 1")[0] is None
+
+
+def test_a_fault_does_not_outlive_a_run(tmp_path, monkeypatch):
+    for name in ("here", "tree", "notes"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(mutants, "FOLDER", tmp_path / "notes")
+    monkeypatch.setattr(settings, "ROOT", tmp_path / "here")
+    (tmp_path / "here/a.rs").write_text("right")
+    (tmp_path / "tree/a.rs").write_text("wrong")
+    mutants.repair()
+    assert (tmp_path / "tree/a.rs").read_text() == "wrong"
+    mutants.note(tmp_path / "tree", "a.rs")
+    mutants.repair()
+    assert (tmp_path / "tree/a.rs").read_text() == "right"
+    assert not list((tmp_path / "notes").iterdir())
+
+
+def job(name, outcome, file="drivers/a.rs"):
+    """Return a mutant with its outcome."""
+    return mutants.Job(mutate.Mutant(file, name, 0, 0, ""), name, outcome)
+
+
+@pytest.mark.parametrize(("survivor", "reasons", "complaints"), [
+    ("b", {("drivers/a.rs", "b"): "equivalent"}, 0),
+    ("b", {}, 1),
+    ("b", {("drivers/a.rs", "b"): ""}, 1),
+    ("b", {("drivers/a.rs", "b"): "equivalent", ("drivers/a.rs", "k0"): "killed"}, 1),
+    ("b", {("drivers/a.rs", "b"): "equivalent", ("drivers/a.rs", "gone"): "deleted"}, 1),
+])
+def test_survivors_need_a_reason(capsys, survivor, reasons, complaints):
+    found = [job(survivor, mutants.SURVIVED), job("c", mutants.COMPILED), job("d", None),
+             *(job(f"k{number}", mutants.KILLED) for number in range(9))]
+    assert mutants.report(found, reasons, {one.place for one in found}) == complaints
+    assert "90 %" in capsys.readouterr().out
+
+
+def test_scores_have_targets(capsys):
+    found = [job("a", mutants.SURVIVED, mutants.ENGINE),
+             *(job(f"k{number}", mutants.KILLED, mutants.ENGINE) for number in range(8))]
+    reasons = {(mutants.ENGINE, "a"): "equivalent"}
+    assert mutants.report(found, reasons, {one.place for one in found}) == 1
+    assert "less than 90 % of the engine" in capsys.readouterr().out
+
+
+def test_a_sample_is_repeated_by_its_seed(monkeypatch):
+    found = list(range(100))
+    assert mutants.sample(found) == found
+    monkeypatch.setenv("LIMIT", "5")
+    monkeypatch.setenv("SEED", "7")
+    assert mutants.sample(found) == mutants.sample(found)
+    assert len(set(mutants.sample(found))) == 5
+    first = mutants.sample(found)
+    monkeypatch.setenv("SEED", "8")
+    assert mutants.sample(found) != first
+
+
+def test_reasons_are_under_their_mutants(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "REASONS", tmp_path / "survivors")
+    mutants.REASONS.write_text("# comment\n\na.rs: replace > with < in f\n    One\n    two.\n"
+                               "b.rs: remove x: y; in g\n    Three.\n")
+    assert mutants.reasons() == {("a.rs", "replace > with < in f"): "One two.",
+                                 ("b.rs", "remove x: y; in g"): "Three."}
