@@ -14,6 +14,8 @@
 //! | `tests/exhaustive.rs` | visits every state that is reachable with a few callers |
 //! | `tests/random.rs` | long runs with many callers, shrunk when they fail |
 //! | `tests/cases.rs` | single sequences of events |
+//! | `tests/calls.rs` | what the engine asks of its policy, its port and the driver's timer |
+//! | `tests/policy.rs` | what the policy of gathering learns and decides |
 //! | `tests/regret.rs` | what gathering costs and gains on simulated loads |
 //! | `tests/mutants.rs` | engines with a fault, each of which must be found: they test the rules |
 //!
