@@ -5,6 +5,7 @@ import collections
 import dataclasses
 import json
 import re
+import textwrap
 
 import settings
 import steps
@@ -142,7 +143,7 @@ def removals(text):
             start, end, new = begins[number], begins[last + 1] - 1, ""
         else:
             continue
-        what = " ".join(text[start:end].split())
+        what = textwrap.shorten(text[start:end], 100, placeholder=" …")
         found.append((number + 1, start, end, new, f"remove {what} in {name}"))
     return found
 
