@@ -32,7 +32,7 @@ def records(path):
     with open(path, "rb") as journal:
         while len(head := journal.read(8)) == 8:
             (number,) = struct.unpack("=Q", head)
-            size = 8 if number == COMMIT else PAGE
+            size = 24 if number == COMMIT else PAGE
             start = journal.tell()
             content = journal.read(size)
             if len(content) < size:
@@ -45,9 +45,14 @@ def copy(source, target):
     subprocess.run(["cp", "--sparse=always", source, target], check=True)
 
 
+def commit(content):
+    """Return what a COMMIT has: the journal's guaranteed length, its order, and the steps done."""
+    return struct.unpack("=3Q", content)
+
+
 def replay(journal, image):
     """Write to an image the pages that a journal guarantees."""
-    guaranteed = max((struct.unpack("=Q", content)[0]
+    guaranteed = max((commit(content)[0]
                       for number, _, content in records(journal) if number == COMMIT), default=0)
     with open(image, "r+b") as file:
         for number, start, content in records(journal):
@@ -68,12 +73,14 @@ class Host:
         self.record_file.touch()
         self.slowness = 1  # the factor of timeouts for a slow guest
         self.journals = Path(folder) / "journals"
+        self.counters = Path(folder) / "counters"  # of a guest that counts: see counters.py
         self.plan("pass")
 
     def wrapper(self):
         """Return the command that runs QEMU under the plan."""
         return ["env", f"LD_PRELOAD={self.library}", f"FSYNC_PLAN={self.plan_file}",
-                f"FSYNC_RECORD={self.record_file}", f"FSYNC_JOURNAL={self.journals}"]
+                f"FSYNC_RECORD={self.record_file}", f"FSYNC_JOURNAL={self.journals}",
+                f"FSYNC_COUNTERS={self.counters}"]
 
     def plan(self, plan, disk=None):
         """Set the plan for flushes from now on, also for those that hang.

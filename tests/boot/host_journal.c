@@ -8,8 +8,10 @@
  *	INODE.base	made by the test: the file's first content
  *	INODE		made here: records, which are only appended
  *
- * A record is a page's number and its content, or COMMIT and the length of the journal that is
- * guaranteed from then on. (A number has 64 bits in the machine's byte order.)
+ * A record is a page's number and its content, or COMMIT, the length of the journal that is
+ * guaranteed from then on, the number of the commit among those of all files, and the first number
+ * in the file FSYNC_COUNTERS, where the guest may count what it was acknowledged. (A number has 64
+ * bits in the machine's byte order.)
  *
  * When an fsync begins, the pages that have changed since the last copy are appended. The guest
  * runs meanwhile, so a page may be newer than the fsync, because any cache may write a page back
@@ -166,14 +168,34 @@ struct copy journal_copy(int fd, const struct stat *stat)
 	return copy;
 }
 
+/* The guest shares the file, and counts in it until the guest is killed. */
+static uint64_t acknowledged(void)
+{
+	static const uint64_t *counters;
+	const char *path = getenv("FSYNC_COUNTERS");
+
+	if (!counters && path) {
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0)
+			return 0;
+		counters = map(fd, PAGE, PROT_READ, MAP_SHARED);
+		close(fd);
+	}
+	return counters ? __atomic_load_n(counters, __ATOMIC_SEQ_CST) : 0;
+}
+
 /* Called when the fsync has succeeded, before it returns to QEMU. */
 void journal_commit(const struct copy *copy)
 {
-	const uint64_t record[2] = {COMMIT, copy->end};
+	static uint64_t commits;
+	uint64_t record[4] = {COMMIT, copy->end};
 
 	if (!copy->journal)
 		return;
 	pthread_mutex_lock(&lock);
+	record[2] = commits++;
+	record[3] = acknowledged();
 	append(copy->journal, record, sizeof(record));
 	pthread_mutex_unlock(&lock);
 }

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The disks on which workloads run: a file system, or none, on one device or over two."""
+
+from dataclasses import dataclass
+
+from machine import MIB
+from striped import members, raid0
+
+MAKE = {
+    "ext4": "mkfs.ext4 -q -F -b 4096 -J size=4 -E nodiscard,lazy_itable_init=0,lazy_journal_init=0",
+    "xfs": "mkfs.xfs -q -f -K --unsupported",
+}
+CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
+
+CHUNK = 64 << 10
+
+
+@dataclass(frozen=True)
+class Target:
+    """A disk.
+
+    fs     of it, or None
+    stack  what it is: None for the device itself, "md" or "dm" over two, "btt"
+    """
+    fs: str | None
+    options: str = ""
+    stack: str | None = None
+
+    def __str__(self):
+        return "-".join(filter(None, (self.stack, self.fs or "raw", self.options[3:])))
+
+    @property
+    def sizes(self):
+        """The sizes of its devices."""
+        return (32 * MIB,) * 2 if self.stack in ("md", "dm") else (64 * MIB,)
+
+    def make(self, machine):
+        """Make the disk for the first time; return its name."""
+        if self.stack == "btt":
+            machine.sh("ndctl create-namespace -f -e namespace0.0 --mode=sector >/dev/null 2>&1")
+            machine.until("[ -b /dev/pmem0s ]")
+        disk = self.assemble(machine)
+        if self.fs:
+            machine.sh(f"{MAKE[self.fs]} /dev/{disk}\nmount {self.options} /dev/{disk} /mnt")
+        return disk
+
+    def assemble(self, machine):
+        """Return the disk's name; one over two devices lives as long as the guest."""
+        disks = members(machine) if self.stack != "btt" else ["pmem0s"]
+        if self.stack == "md":
+            return raid0(machine, disks, self.sizes[0], CHUNK)
+        if self.stack == "dm":
+            sectors = sum(self.sizes) // 512
+            parts = " ".join(f"/dev/{disk} 0" for disk in disks)
+            machine.sh("dmsetup create --noudevsync stripe --table "
+                       f"'0 {sectors} striped 2 {CHUNK // 512} {parts}'")
+            return "dm-0"
+        return disks[0]
+
+    def attach(self):
+        """Return the command after which the disk has what the host has put into its devices."""
+        return "ndctl enable-namespace namespace0.0 >/dev/null 2>&1" if self.stack == "btt" else ""
+
+    def detach(self):
+        """Return the command after which the host may do so."""
+        return "ndctl disable-namespace namespace0.0 >/dev/null 2>&1" if self.stack == "btt" else ""
+
+    def look(self, disk, folders):
+        """Return the command that prints what is in folders; there must be nothing to repair."""
+        return f"""
+            {self.attach()}
+            mount {self.options} /dev/{disk} /mnt
+            cd /mnt
+            runner look {' '.join(folders)}
+            cd /
+            umount /mnt
+            {CHECK[self.fs]} /dev/{disk} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+            {self.detach()}
+        """
+
+
+RAW = Target(None)
+FILE_SYSTEMS = (
+    *(Target(fs, options) for fs in MAKE for options in ("", "-o dax")),
+    *(Target(fs, stack=stack) for stack in ("md", "dm") for fs in MAKE),
+    Target("ext4", stack="btt"),
+    Target("xfs", stack="btt"),
+)
