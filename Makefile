@@ -62,9 +62,9 @@ module:
 deb:
 	$(tool)deb.py
 
-#:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test, devices, only-debug
-#:               (LONG=1: debug-test) and module-test, each after its set-up; the last line counts
-#:               the tests
+#:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test, devices, crash,
+#:               only-debug (LONG=1: debug-test) and module-test, each after its set-up; the last
+#:               line counts the tests
 test:
 	$(tool)run_tests.py
 
@@ -103,6 +103,11 @@ boot-test:
 #:               (minutes; LONG=1: all combinations, also on arm64)
 devices:
 	$(tool)run_tests.py devices
+
+#:   crash       check each image that a power failure could leave of a few operations (a minute;
+#:               LONG=1: of each operation on each kind of disk, half an hour)
+crash:
+	$(tool)run_tests.py crash
 
 #:   only-debug  tests that need a kernel with KASAN, lockdep and fault injection (minutes, after
 #:               its build)

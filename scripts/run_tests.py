@@ -130,6 +130,18 @@ def boot_test():
                      ("QEMU", "10.0"), ("QEMU", "11.1"), ("ARCH", "arm64"))
 
 
+def crash():
+    """Check the images that a power failure could have left."""
+    built = kernels.ready("release")
+    # The workers' guests compute all the time.
+    counts = pytest("crash", settings.TESTS / "crash", f"--built={built.out}", "-rP",
+                    "-n", str(min(os.cpu_count(), 2)), "--dist=load",
+                    "--reruns=2", "--only-rerun=stale breakpoint", "--only-rerun=wrong clock")
+    for line in re.findall(r"^crash: (.*)", steps.log_path("crash").read_text(), re.M):
+        steps.say(line)
+    return counts
+
+
 PARTS = {
     "model": model,
     "scripts": scripts,
@@ -139,6 +151,7 @@ PARTS = {
     "boot": boot.run,
     "boot-test": boot_test,
     "devices": functools.partial(elsewhere, devices, "devices", ("ARCH", "arm64")),
+    "crash": crash,
     "only-debug": functools.partial(guests, "only-debug", "debug", "-m", "only_debug"),
     "debug-test": functools.partial(guests, "debug-test", "debug"),
     "module-test": functools.partial(guests, "module-test", "debian", "-rs"),

@@ -77,9 +77,8 @@ def boot(request, kernel, programs, folder):
     from machine import Machine  # pylint: disable=import-outside-toplevel
     library, runner = programs
 
-    def start(use, sizes, built=None):
-        name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
-        return Machine(built or kernel, Host(library, folder), folder, sizes=sizes,
-                       name=f"crash-{name}-{use}", args=Counters(folder).args,
-                       files={"/bin/runner": runner})
+    def start(use, sizes, files=None):
+        return Machine(kernel, Host(library, folder), folder, sizes=sizes,
+                       name=f"{request.node.name}-{use}", args=Counters(folder).args,
+                       files={"/bin/runner": runner, **(files or {})})
     return start

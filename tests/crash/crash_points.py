@@ -13,7 +13,7 @@ import workloads
 from counters import GUEST_SIDE
 
 # By how many milliseconds a flush takes longer, so that the guest goes on if it does not wait.
-DELAY = 2
+DELAY = 5
 
 
 @dataclass
@@ -41,10 +41,10 @@ class Run:
             yield moment, running
 
 
-def record(boot, target, steps, busy=False, built=None):
+def record(boot, target, steps, busy=False, files=None):
     """Run workloads in a guest and kill it."""
     raw = target.fs is None
-    with boot("record", target.sizes, built=built) as machine:
+    with boot("record", target.sizes, files) as machine:
         disk = target.make(machine)
         if not raw:
             before = "".join(

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from crash_points import Checker, raw_parse, record, trouble
+from mutated import mutated
 from targets import FILE_SYSTEMS, RAW
 from workloads import sequences
 
@@ -16,14 +17,18 @@ SEED = int(os.environ["SEED"])
 LONG = settings.flag("LONG")
 
 
-def selection(name, length, count, raw=False):
-    """Return workloads: all, or a number of them by seed."""
-    found = sequences(length, raw)
-    return found if count is None else random.Random(f"{SEED} {name}").sample(found, count)
+# Those of the quick selection; the others are long.
+QUICK = ("ext4", "xfs-dax")
+
+
+def selection(target, length, count):
+    """Return a number of workloads by seed, or all."""
+    found = sequences(length)
+    return found if count is None else random.Random(f"{SEED} {target}").sample(found, count)
 
 
 def check(boot, run, share):
-    """Check a run's images."""
+    """Check a run's images, a share of them also with dirty pages; return what is wrong."""
     rng = random.Random(f"{SEED} {run.target}")
     start = time.monotonic()
     if run.target.fs is None:
@@ -32,21 +37,78 @@ def check(boot, run, share):
     else:
         with boot("check", run.target.sizes) as machine:
             wrong, count = trouble(run, Checker(machine, run.target, run.disks).found, rng, share)
-    print(f"{run.target}: {len(run.workloads)} workloads, {count} images, "
+    print(f"crash: {run.target}: {len(run.workloads)} workloads, {count} images, "
           f"{time.monotonic() - start:.0f} s")
-    assert not wrong, "\n".join(text for _, text in wrong)
+    return wrong
+
+
+def texts(wrong):
+    """Return a failure's text."""
+    return "\n".join(text for _, text in wrong)
+
+
+targets = pytest.mark.parametrize("target", [
+    pytest.param(target, id=str(target),
+                 marks=() if str(target) in QUICK else pytest.mark.long)
+    for target in FILE_SYSTEMS])
+seeded = pytest.mark.parametrize("seed", [SEED])
 
 
 @pytest.mark.parametrize("busy", (False, True), ids=("alone", "busy"))
-@pytest.mark.parametrize("seed", [SEED])
-def test_raw(boot, seed, busy):
-    """Writes to a disk: each image is that of acknowledged writes."""
-    check(boot, record(boot, RAW, sequences(1, raw=True), busy), 1)
+@seeded
+def test_raw(boot, busy, seed):
+    """Each workload of one operation on a disk without a file system."""
+    wrong = check(boot, record(boot, RAW, sequences(1, raw=True), busy), 1)
+    assert not wrong, texts(wrong)
 
 
-@pytest.mark.parametrize("target", FILE_SYSTEMS, ids=str)
-@pytest.mark.parametrize("seed", [SEED])
+@targets
+@seeded
 def test_one_operation(boot, target, seed):
-    """Each workload of one operation on a file system."""
+    """Each workload of one operation on a file system; without LONG=1 a few of them."""
     run = record(boot, target, selection(target, 1, None if LONG else 12))
-    check(boot, run, 1 if LONG else 0.25)
+    wrong = check(boot, run, 1 if LONG else 0.25)
+    assert not wrong, texts(wrong)
+
+
+@pytest.mark.long
+@targets
+@seeded
+def test_two_operations(boot, target, seed):
+    """Some workloads of two operations, while another task flushes."""
+    run = record(boot, target, selection(target, 2, 25), busy=True)
+    wrong = check(boot, run, 0.25)
+    assert not wrong, texts(wrong)
+
+
+@pytest.mark.long
+def test_raw_two_operations(boot):
+    """Each workload of two operations on a disk without a file system."""
+    wrong = check(boot, record(boot, RAW, sequences(2, raw=True), busy=True), 0.25)
+    assert not wrong, texts(wrong)
+
+
+# Faults of the driver, and by how many workloads of one operation each is found at most.
+MUTANTS = {
+    "early": (24, [("engine.rs", "mem::swap(&mut self.in_flight, &mut self.waiting);",
+                    "port.end(mem::take(&mut self.waiting), Ended::Done);")]),
+    "plain-fua": (24, [("flush.rs", "        let mut refused = None;\n        let outcome",
+                        "        if offer.has_data() {\n            return offer.done();\n        }\n"
+                        "        let mut refused = None;\n        let outcome")]),
+    "in-flight": (24, [("engine.rs", "let batch = mem::take(&mut self.in_flight);",
+                        "let mut batch = mem::take(&mut self.in_flight);\n"
+                        "        batch.append(&mut self.waiting);")]),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", list(MUTANTS))
+def test_mutant(boot, kernel, folder, name):
+    """A driver with a fault is found by the first workloads."""
+    limit, substitutions = MUTANTS[name]
+    files = mutated(kernel, substitutions, folder)
+    run = record(boot, RAW, sequences(1, raw=True), busy=True, files=files)
+    wrong = check(boot, run, 0)
+    assert wrong
+    print(f"crash: {name}: found by workload {wrong[0][0] + 1}: {wrong[0][1]}")
+    assert wrong[0][0] < limit
