@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a host may have on its disks at each moment of a run: from the journals of host_journal.c."""
+"""What a host may have on its disks at each moment, from the journals of host_journal.c."""
 
 from dataclasses import dataclass
 

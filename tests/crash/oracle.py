@@ -8,8 +8,8 @@ Only what POSIX and both ext4 and XFS guarantee is demanded:
 - fsync() of a file or directory makes durable its content and size, and the names up to the last
   call that changed it: created it, renamed or linked it, removed a name of it, or of a file in it.
 - fdatasync() makes durable content and size, and the file's creation.
-- A write with O_DSYNC does so for its pages; for the size if it has made the file longer. msync() does
-  so for its pages.
+- A write with O_DSYNC does so for its pages; for the size if it has made the file longer. msync()
+  does so for its pages.
 - sync() makes everything durable. BLKFLSBUF on the disk guarantees nothing.
 - A page that was not made durable since has one of the contents that it had since then, or is zero
   if it was beyond the end of the file. A size lies within those that the file has had since.

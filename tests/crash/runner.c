@@ -3,11 +3,11 @@
  * Runs steps in a guest, and reads back what they have left.
  *
  *	runner run DISK [busy] <STEPS	in the working directory; the steps are those of workloads.py
- *	runner look DIRECTORY…		prints a line for each path below: see states.py
+ *	runner look DIRECTORY…		prints a line for each path below
  *
- * A page that a step writes is full of one word. The number of steps that have returned is the first
- * word of the file that COUNTERS names in the environment, which is memory that the host shares. So
- * the host has it at each flush. With "busy" a second thread flushes DISK all the time, so that
+ * A page that a step writes is full of one word. The number of steps that have returned is the
+ * first word of the file that COUNTERS names in the environment, which is memory that the host
+ * shares. So the host has it at each flush. With "busy" a second thread flushes DISK all the time, so that
  * flushes are in flight when steps begin.
  */
 #define _GNU_SOURCE
