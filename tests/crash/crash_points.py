@@ -110,7 +110,7 @@ class Checker:
     def __init__(self, machine, target, disks):
         self.machine, self.target = machine, target
         self.disk = target.assemble(machine)
-        machine.sh(target.detach() or "true")
+        machine.sh(target.detach())
         self.memory = []
         for disk in disks:
             with open(disk.path, "r+b") as file:
@@ -120,8 +120,9 @@ class Checker:
         """Return what is found in an image, by workload; a failure as text."""
         for memory, content in zip(self.memory, contents, strict=True):
             memory[:] = content
-        result = self.machine.run("set -e\n" + self.target.look(
-            self.disk, [workloads.folder(number) for number in numbers]))
+        look = self.target.look(self.disk, [workloads.folder(number) for number in numbers])
+        result = self.machine.run(f"(set -e\n{look})\nstatus=$?\n{self.target.detach()}\n"
+                                  "exit $status")
         return result.output if result.status else parse(result.output, numbers)
 
 

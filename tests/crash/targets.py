@@ -59,11 +59,19 @@ class Target:
 
     def attach(self):
         """Return the command after which the disk has what the host has put into its devices."""
-        return "ndctl enable-namespace namespace0.0 >/dev/null 2>&1" if self.stack == "btt" else ""
+        return """
+            ndctl enable-namespace namespace0.0 >/dev/null 2>&1 || true
+            tries=0
+            while [ ! -b /dev/pmem0s ] && [ $tries -lt 1000 ]; do
+                tries=$((tries + 1))
+                usleep 10000
+            done
+        """ if self.stack == "btt" else ""
 
     def detach(self):
         """Return the command after which the host may do so."""
-        return "ndctl disable-namespace namespace0.0 >/dev/null 2>&1" if self.stack == "btt" else ""
+        command = "ndctl disable-namespace namespace0.0 >/dev/null 2>&1"
+        return f"cd /; umount /mnt 2>/dev/null || true; {command if self.stack == 'btt' else ''}"
 
     def look(self, disk, folders):
         """Return the command that prints what is in folders; there must be nothing to repair."""
@@ -75,7 +83,6 @@ class Target:
             cd /
             umount /mnt
             {CHECK[self.fs]} /dev/{disk} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
-            {self.detach()}
         """
 
 
