@@ -123,7 +123,7 @@ class Checker:
         look = self.target.look(self.disk, [workloads.folder(number) for number in numbers])
         result = self.machine.run(f"(set -e\n{look})\nstatus=$?\n{self.target.detach()}\n"
                                   "exit $status")
-        return result.output if result.status else parse(result.output, numbers)
+        return result.output or "no output" if result.status else parse(result.output, numbers)
 
 
 def trouble(run_, find, rng, share):
