@@ -484,7 +484,7 @@ def about(kernel, folder, wanted):
 def build():
     """Return the kernel: that of KERNEL, or the project's own in the directory after --built."""
     if sys.argv[1:2] == ["--built"]:
-        return kernels.bootable("release", Path(sys.argv[2]).resolve())
+        return kernels.bootable(Path(sys.argv[2]).resolve())
     return kernels.ready(settings.choice("KERNEL", ("release", "debian")))
 
 

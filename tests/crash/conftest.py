@@ -47,7 +47,7 @@ def kernel(request):
     built = request.config.getoption("--built")
     if not built:
         return kernels.ready("release")
-    return kernels.bootable(Path(built).resolve().name, Path(built).resolve())
+    return kernels.bootable(Path(built).resolve())
 
 
 @pytest.fixture(scope="session")
