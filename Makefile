@@ -63,7 +63,7 @@ deb:
 	$(tool)deb.py
 
 #:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test, devices, crash,
-#:               only-debug (LONG=1: debug-test) and module-test, each after its set-up; the last
+#:               only-debug (LONG=1: debug-test, xfstests) and module-test, each after its set-up; the last
 #:               line counts the tests
 test:
 	$(tool)run_tests.py
@@ -121,6 +121,11 @@ debug-test:
 #:   module-test  the driver as a module in guests on Debian's own kernel (minutes; LONG=1: all)
 module-test:
 	$(tool)run_tests.py module-test
+
+#:   xfstests    thirty cases of xfstests (GROUP=quick: all of this group) on both drivers; fails
+#:               where the one in Rust is worse (XFSTESTS=: the suite; an hour)
+xfstests:
+	$(tool)xfstests.py
 
 #:   bench       the Rust driver beside the C driver and virtio-blk: a table, the targets,
 #:               build/bench/bench.json and bench.svg (half an hour; QUICK=1: half of that)

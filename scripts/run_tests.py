@@ -18,6 +18,7 @@ import python_env
 import settings
 import steps
 import toolchain
+import xfstests
 
 
 def model():
@@ -155,14 +156,15 @@ PARTS = {
     "only-debug": functools.partial(guests, "only-debug", "debug", "-m", "only_debug"),
     "debug-test": functools.partial(guests, "debug-test", "debug"),
     "module-test": functools.partial(guests, "module-test", "debian", "-rs"),
+    "xfstests": xfstests.optional,
 }
 
 
 def wanted():
     """List the parts that run when none is named, the quick ones first."""
     # debug-test contains only-debug, and takes long.
-    out = "only-debug" if settings.flag("LONG") else "debug-test"
-    return [name for name in PARTS if name != out]
+    out = {"only-debug"} if settings.flag("LONG") else {"debug-test", "xfstests"}
+    return [name for name in PARTS if name not in out]
 
 
 def main():

@@ -63,13 +63,16 @@ VARIABLES = {
     "ACCEL": Variable("kvm|tcg", "the accelerator; by default KVM if a guest really runs, else TCG",
                       "", ("kvm", "tcg")),
     "TIMEOUT": Variable("SECONDS", "after which the guest is killed (600; debug kernel: 1800; "
-                        "shell: a day)"),
+                        "shell: a day); xfstests: for each case (900)"),
     "RUN": Variable("'COMMAND LINE'", "what make guest runs"),
     "SCRIPT": Variable("FILE", "a shell script that make guest runs"),
     "ONLY": Variable("'PATTERN'", "which KUnit suites run, or which of their cases: "
-                     "'virtio_pmem_late.*'; which files make mutants changes: '*/engine.rs'"),
+                     "'virtio_pmem_late.*'; which files make mutants changes: '*/engine.rs'; "
+                     "xfstests: which cases of its list"),
     "LIMIT": Variable("NUMBER", "mutants: how many, chosen by SEED (all)"),
     "MINUTES": Variable("NUMBER", "mutants: after how long no further one is begun"),
+    "XFSTESTS": Variable("DIR|ARCHIVE", "a checkout or an archive of xfstests"),
+    "GROUP": Variable("quick", "xfstests: all cases of this group, and not the list"),
     "LONG": Variable("1", "run the long tests, too, and all on both kernels; the randomized tests "
                      "run longer"),
     "SEED": Variable("NUMBER", "repeats a randomized test, whose name or log has the number"),
