@@ -164,19 +164,16 @@ class Work:
     driver: str
     limit: int
 
-    @property
-    def name(self):
-        """The name of its logs."""
-        return f"xfstests-{self.section}-{self.driver}-{self.cases[0].replace('/', '-')}"
+    def log(self, case):
+        """Return the name of a case's logs; a guest has that of its first case."""
+        return f"xfstests-{self.section}-{self.driver}-{case.replace('/', '-')}"
 
 
-def guest(work, kernel, root, folder):
-    """Return a guest with two disks of the driver's, formatted anew."""
+def guest(work, case, kernel, root, folder):
+    """Return a guest with two new disks of the driver's, which begins with a case."""
     results = settings.out("xfstests") / f"results/{work.section}-{work.driver}"
     results.mkdir(parents=True, exist_ok=True)
-    for name in SIZES:
-        (folder / name).unlink(missing_ok=True)
-    return Guest(kernel, name=work.name, driver=work.driver, share=results,
+    return Guest(kernel, name=work.log(case), driver=work.driver, share=results,
                  pmem=[Disk(folder / name, SIZES[name]) for name in ("test", "scratch")],
                  blk=[Disk(root / "root.ext4", snapshot=True), Disk(folder / "log", SIZES["log"])],
                  memory=settings.size("MEM"), smp=settings.number("SMP"),
@@ -191,8 +188,7 @@ def run_case(machine, work, case):
         machine.run(SETUP.format(fs=fs, make=make), check=True)
     words = RUN.format(variables=variables(work.section), case=case)
     text = machine.run(words, work.limit).output
-    log = steps.log_path(f"xfstests-{work.section}-{work.driver}-{case.replace('/', '-')}")
-    log.write_text(text, encoding="utf-8")
+    steps.log_path(work.log(case)).write_text(text, encoding="utf-8")
     return dataclasses.replace(read(text), seconds=round(time.monotonic() - start))
 
 
@@ -203,7 +199,7 @@ def run(work, kernel, root):
         case, start = left[0], time.monotonic()
         with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="xfstests-") as folder:
             try:
-                with guest(work, kernel, root, Path(folder)) as machine:
+                with guest(work, case, kernel, root, Path(folder)) as machine:
                     while left:
                         case, start = left[0], time.monotonic()
                         outcomes[case] = run_case(machine, work, case)
