@@ -46,8 +46,8 @@ SETUP = """
 set -e
 hostname guest
 mkdir /root/suite
+mount /dev/vda /root/suite
 cd /root/suite
-mount /dev/vda .
 for part in dev proc sys; do
     mount -o rbind /$part $part
 done
