@@ -185,7 +185,9 @@ def run_case(machine, work, case):
     start = time.monotonic()
     fs, make, _ = SECTIONS[work.section]
     if "/root/suite" not in machine.run("cat /proc/mounts").output:
-        machine.run(SETUP.format(fs=fs, make=make), check=True)
+        result = machine.run(SETUP.format(fs=fs, make=make))
+        if result.status:
+            raise steps.Trouble(f"the suite's root cannot be set up: {result.output}")
     words = RUN.format(variables=variables(work.section), case=case)
     text = machine.run(words, work.limit).output
     steps.log_path(work.log(case)).write_text(text, encoding="utf-8")
