@@ -63,8 +63,8 @@ deb:
 	$(tool)deb.py
 
 #:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test, devices, crash,
-#:               only-debug (LONG=1: debug-test, xfstests) and module-test, each after its set-up; the last
-#:               line counts the tests
+#:               only-debug (LONG=1: debug-test, xfstests) and module-test, each after its set-up;
+#:               the last line counts the tests
 test:
 	$(tool)run_tests.py
 
