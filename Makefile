@@ -63,8 +63,8 @@ deb:
 	$(tool)deb.py
 
 #:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test, devices, crash,
-#:               only-debug (LONG=1: debug-test, xfstests) and module-test, each after its set-up;
-#:               the last line counts the tests
+#:               only-debug (LONG=1: debug-test, xfstests), module-test and spec, each after its
+#:               set-up; the last line counts the tests
 test:
 	$(tool)run_tests.py
 
@@ -126,6 +126,10 @@ module-test:
 #:               where the one in Rust is worse (XFSTESTS=: the suite; an hour)
 xfstests:
 	$(tool)xfstests.py
+
+#:   spec        check that the tests of each promise in SPECIFICATION.md have run and passed
+spec:
+	$(tool)run_tests.py spec
 
 #:   bench       the Rust driver beside the C driver and virtio-blk: a table, the targets,
 #:               build/bench/bench.json and bench.svg (half an hour; QUICK=1: half of that)
