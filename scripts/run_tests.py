@@ -122,7 +122,7 @@ def elsewhere(part, name, *others):
             counts.append(part(f"{name}-{value}"))
         finally:
             del os.environ[variable]
-    return tuple(map(sum, zip(*counts)))
+    return tuple(map(sum, zip(*counts, strict=True)))
 
 
 def boot_test():

@@ -20,8 +20,8 @@ export COUNTERS=$device/resource2
 
 def build(target):
     """Compile the program for the guest; return its path."""
-    steps.run([*userland.system().compiler(), "-static", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-o", target,
-               SOURCE], steps.log_path("records"))
+    steps.run([*userland.system().compiler(), "-static", "-O1", "-pthread", "-Wall", "-Wextra",
+               "-Werror", "-o", target, SOURCE], steps.log_path("records"))
     return target
 
 
