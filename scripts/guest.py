@@ -272,7 +272,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         terminal = architecture.guests().terminal
         append = f"console={terminal}0 panic=-1 oops=panic driver={self.driver} {self.append}"
         accelerator = self.accelerator or accel.choose(self.kernel, boots)
-        if self.backends and not architecture.guests().has_pmem:
+        if self.pmem and not architecture.guests().has_pmem:
             append += " " + architecture.guests().hole.format(offset=self.memory)
         if accelerator != "kvm":
             append += " maxcpus=1"  # init starts the others
