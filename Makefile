@@ -62,15 +62,19 @@ module:
 deb:
 	$(tool)deb.py
 
-#:   test        model, scripts-test, kunit, builds, coverage, boot, boot-test, devices, crash,
-#:               only-debug (LONG=1: debug-test, xfstests), module-test and spec, each after its
-#:               set-up; the last line counts the tests
+#:   test        model, concurrency, scripts-test, kunit, builds, coverage, boot, boot-test,
+#:               devices, crash, only-debug (LONG=1: debug-test, xfstests), module-test and spec,
+#:               each after its set-up; the last line counts the tests
 test:
 	$(tool)run_tests.py
 
 #:   model       the flush engine's host tests (two minutes)
 model:
 	$(tool)run_tests.py model
+
+#:   concurrency  the flush path with several threads on the host, and memory orders (a minute)
+concurrency:
+	$(tool)run_tests.py concurrency
 
 #:   scripts-test  the tests of the tools (seconds)
 scripts-test:
@@ -140,6 +144,10 @@ bench:
 #:               ROUNDS=, KERNEL=; minutes)
 bench-striped:
 	$(tool)bench_striped.py
+
+#:   litmus      the memory orders that durability rests on, in the kernel's memory model (HERD7=)
+litmus:
+	$(tool)litmus.py
 
 #:   lint        rustfmt, clippy, checkpatch, shellcheck, ruff (QUICK=1: without clippy)
 lint:

@@ -22,16 +22,17 @@ import toolchain
 import xfstests
 
 
-def model():
-    """Run the flush engine's host tests."""
+def cargo_test(name):
+    """Run the tests of the crate in a directory of tests/."""
     cargo = toolchain.cargo()
-    log = steps.log_path("model")
-    manifest = settings.TESTS / "model/Cargo.toml"
-    with steps.step("model"):
+    log = steps.log_path(name)
+    manifest = settings.TESTS / name / "Cargo.toml"
+    with steps.step(name):
         trouble = None
         try:
             steps.run([cargo, "test", "--release", "--locked", "--manifest-path", manifest,
-                       "--target-dir", settings.BUILD / "model", "--", "--show-output"], log)
+                       "--target-dir", settings.BUILD / name, "--", "--show-output"], log,
+                      env={"LONG": settings.get("LONG")})
         except steps.Trouble as error:
             trouble = error
     found = re.findall(r"^test result: .*? (\d+) passed; (\d+) failed", log.read_text(), re.M)
@@ -144,7 +145,8 @@ def crash():
 
 
 PARTS = {
-    "model": model,
+    "model": functools.partial(cargo_test, "model"),
+    "concurrency": functools.partial(cargo_test, "concurrency"),
     "scripts": scripts,
     "kunit": kunit.run,
     "builds": builds,  # continues the build for KUnit

@@ -82,6 +82,7 @@ VARIABLES = {
     "JOBS": Variable("'1 64'", "bench: numbers of fio's jobs"),
     "DELAYS": Variable("'0 2 10'", "bench: by how many milliseconds a host's fsync takes longer",
                        "0 2 10"),
+    "HERD7": Variable("PROGRAM", "litmus: herdtools7's simulator (herd7)", "herd7"),
     "ROUNDS": Variable("3", "bench: how often it measures", "3"),
 }
 
