@@ -15,7 +15,8 @@
 //! - locks, condition variables, completions and the work queue, from loom's mutex and condition
 //!   variable, which order as the kernel's do; RCU, as a lock with readers;
 //! - a `Bio`, whose completion checks what the submitter relies on;
-//! - `pmem_wmb()`, as a fence that orders the earlier stores.
+//! - `pmem_wmb()`, as a fence that orders the earlier stores. A driver without it is not found: the
+//!   lock orders such stores, too (`tests/litmus/stores-before-request.litmus`).
 //!
 //! Left out: timers and the watchdog, which only call `update()` as others do (a wait that needs
 //! them is a deadlock here), gathering, statistics and trace events. The model in `tests/model`
