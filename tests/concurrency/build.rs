@@ -309,7 +309,7 @@ fn main() {
     write!(
         trees,
         "/// Each mutant, the scenario that finds it, and what is reported there.
-         pub const MUTANTS: &[(&str, &str, &str, fn(usize))] = &[{mutants}];\n"
+         pub const MUTANTS: &[Mutant] = &[{mutants}];\n"
     )
     .unwrap();
     fs::write(out.join("trees.rs"), trees).unwrap();

@@ -33,6 +33,9 @@ use std::sync::{
     Arc, //
 };
 
+/// A mutant's name, the scenario that finds it, also as a function, and what is reported there.
+pub type Mutant = (&'static str, &'static str, &'static str, fn(usize));
+
 include!(concat!(env!("OUT_DIR"), "/trees.rs"));
 
 /// Runs `scenario` in all executions with so many preemptions of a thread.
