@@ -24,8 +24,8 @@ Architecture: all
 Maintainer: {owner}
 Section: kernel
 Priority: optional
-Depends: dkms (>= 3), bindgen, gcc, linux-source-7.3, make, rust-src, rustc
-Recommends: linux-headers-amd64 (>= 7.3)
+Depends: dkms (>= 3.2), bindgen, gcc, linux-source-7.3, make, rust-src, rustc
+Recommends: linux-headers-amd64 (>= 7.3), openssl
 Description: driver for virtio-pmem devices, in Rust (DKMS)
  virtio-pmem gives a virtual machine persistent memory that is a file of
  its host. With this driver concurrent callers of fsync share the flushes

@@ -31,11 +31,12 @@ def make_build(tmp_path):
         if config is not None:
             (headers / ".config").write_text(config)
         (headers / "Makefile").write_text(changed.pop("makefile", ""))
+        release = changed.pop("release", "7.3.9-none")
         for name, version in (tools | changed).items():
             (tmp_path / name).write_text(f"#!/bin/sh\necho '{version}'\n")
             (tmp_path / name).chmod(0o755)
         done = subprocess.run(
-            [settings.ROOT / "kernel_ext/build", "9.9.9-none", tmp_path / "out"], text=True,
+            [settings.ROOT / "kernel_ext/build", release, tmp_path / "out"], text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
             env={"PATH": f"{tmp_path}:/usr/bin:/bin", "KERNEL_HEADERS": str(headers)})
         assert done.returncode == 77
@@ -44,13 +45,17 @@ def make_build(tmp_path):
 
 
 def test_no_headers(build):
-    assert "apt install linux-headers-9.9.9-none" in build(None)
+    assert "apt install linux-headers-7.3.9-none" in build(None)
 
 
 def test_no_rust(build):
     text = build("CONFIG_VIRTIO=y\n")
     assert "built without Rust" in text
     assert "Debian's from 7.3" in text
+
+
+def test_other_version(build):
+    assert "for Linux 7.3, and each version has other" in build(CONFIG, release="7.4.0-none")
 
 
 def test_no_libnvdimm(build):
@@ -68,7 +73,7 @@ def test_no_metadata(build):
 
 def test_no_source(build):
     text = build(CONFIG, makefile="include /usr/src/common/Makefile\n")
-    assert "apt install linux-source-9.9" in text
+    assert "apt install linux-source-7.3" in text
 
 
 def test_sources():
