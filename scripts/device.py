@@ -105,13 +105,21 @@ class Device:
         """Return the properties of QEMU's side of the device."""
         return f"virtio-id=27,num_vqs=1,vq_size={PERSONALITIES[self.personality]},config_size=16"
 
-    def notes(self, word):
-        """List the journal's lines of a kind, as their further words."""
+    def lines(self, word):
+        """List the journal's lines of a kind, as their words."""
         try:
             lines = self.journal.read_text(encoding="ascii").splitlines()
         except FileNotFoundError:
             return []
-        return [line.split()[2:] for line in lines if line.split()[1:2] == [word]]
+        return [line.split() for line in lines if line.split()[1:2] == [word]]
+
+    def notes(self, word):
+        """List the further words of the journal's lines of a kind."""
+        return [words[2:] for words in self.lines(word)]
+
+    def times(self, word):
+        """List when they were written, in seconds since the device's start."""
+        return [float(words[0]) for words in self.lines(word)]
 
 
 class Program:

@@ -16,6 +16,7 @@ COLUMNS = {
     "reset": "reset",
     "suspend": "suspend",
     "64 jobs": "many_jobs",
+    "read-only": "read_only|without_parameter",
     "bad answers": "answer|late|lost|hostile",
 }
 

@@ -26,11 +26,11 @@ REPORT = """
 
 TABLE = """
 | personality | transport | probe | ext4, xfs | power cut | rebind | reset | suspend | 64 jobs \
-| bad answers | fsyncs per flush |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| firecracker | mmio | 1 | **1 of 2** |  |  |  |  |  |  |  |
-| cloud-hypervisor | pci |  |  |  |  |  |  | 1 |  | 29.5 |
-| hostile | pci, packed |  |  |  |  |  |  |  | 1 |  |
+| read-only | bad answers | fsyncs per flush |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| firecracker | mmio | 1 | **1 of 2** |  |  |  |  |  |  |  |  |
+| cloud-hypervisor | pci |  |  |  |  |  |  | 1 |  |  | 29.5 |
+| hostile | pci, packed |  |  |  |  |  |  |  |  | 1 |  |
 """
 
 
@@ -55,6 +55,7 @@ def test_journal(tmp_path):
     assert made.notes("flush") == []
     made.journal.write_text("0.100000 kick\n0.200000 flush 1 12\n0.300000 flush 2 0\n")
     assert made.notes("flush") == [["1", "12"], ["2", "0"]]
+    assert made.times("flush") == [0.2, 0.3]
 
 
 # Notes its number, opens its socket, and waits for a QEMU.

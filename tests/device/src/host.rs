@@ -22,6 +22,8 @@ pub struct Host {
     /// By how much a flush takes longer.
     pub delay: Duration,
     sync: Option<File>,
+    /// The size of the range.
+    pub size: usize,
     pages: Memory,
     ring: Mutex<Option<Ring>>,
     image: Mutex<Image>,
@@ -41,6 +43,7 @@ impl Host {
         Self {
             delay,
             sync,
+            size: image.size(),
             pages,
             ring: Mutex::new(None),
             image: Mutex::new(image),
@@ -79,6 +82,18 @@ impl Host {
         }
         drop(image);
         (self.sync.as_ref()).is_none_or(|file| file.sync_all().is_ok())
+    }
+
+    /// Reports stores to a read-only range that no flush has found.
+    pub fn finish(&self) {
+        let mut image = self.image.lock().unwrap();
+
+        image.find_stores(&self.pages.memory(), &mut self.journal.lock().unwrap());
+    }
+
+    /// Returns whether a request can be taken.
+    pub fn has_request(&self) -> bool {
+        self.is_on() && self.ring().as_mut().is_some_and(Ring::has_request)
     }
 
     /// Takes the next request.

@@ -24,6 +24,17 @@ pub struct Range {
     pub size: usize,
 }
 
+/// What becomes of the guest's stores.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stores {
+    /// A flush writes them to the file.
+    Written,
+    /// The file is read-only, and a flush succeeds.
+    Ignored,
+    /// The file is read-only, and the flush that finds them is the machine's end.
+    Fatal,
+}
+
 /// What happened, a line each: the seconds since the start, a word, numbers.
 pub struct Journal {
     file: File,
@@ -54,11 +65,17 @@ pub struct Image {
     content: Vec<u8>,
     flushes: u64,
     cut: Option<(u64, Random)>,
+    stores: Stores,
 }
 
 impl Image {
     /// Reads a file. At flush `cut` the power fails.
-    pub fn new(mut file: File, range: Range, cut: Option<(u64, Random)>) -> io::Result<Self> {
+    pub fn new(
+        mut file: File,
+        range: Range,
+        cut: Option<(u64, Random)>,
+        stores: Stores,
+    ) -> io::Result<Self> {
         let mut content = vec![0; range.size];
 
         file.read_exact(&mut content)?;
@@ -68,7 +85,13 @@ impl Image {
             content,
             flushes: 0,
             cut,
+            stores,
         })
+    }
+
+    /// The size of the range.
+    pub fn size(&self) -> usize {
+        self.range.size
     }
 
     /// Copies the file to the guest's memory, as if it were mapped there.
@@ -78,26 +101,21 @@ impl Image {
             .expect("the range is in the guest's memory");
     }
 
-    /// Writes all changed pages to the file.
-    ///
-    /// A flush that the power failure hits writes some of them, as a host may do at any time, and
-    /// returns whether the power is still on.
-    pub fn flush(&mut self, memory: &GuestMemoryMmap, journal: &mut Journal) -> bool {
-        let mut pages = 0;
+    /// Calls `f` with each page that differs from the file: its offset, its content in the range,
+    /// and that in the file, which `f` may change.
+    fn each_changed(
+        range: Range,
+        content: &mut [u8],
+        memory: &GuestMemoryMmap,
+        mut f: impl FnMut(usize, &[u8], &mut [u8]),
+    ) {
         let mut block = vec![0; BLOCK];
 
-        self.flushes += 1;
-        let mut chance = match &self.cut {
-            Some((at, random)) if self.flushes >= *at => Some(random.clone()),
-            _ => None,
-        };
-
-        for offset in (0..self.range.size).step_by(BLOCK) {
-            let block = &mut block[..BLOCK.min(self.range.size - offset)];
-            let content = &mut self.content[offset..offset + block.len()];
+        for (index, content) in content.chunks_mut(BLOCK).enumerate() {
+            let (offset, block) = (index * BLOCK, &mut block[..content.len()]);
 
             memory
-                .read_slice(block, GuestAddress(self.range.start + offset as u64))
+                .read_slice(block, GuestAddress(range.start + offset as u64))
                 .expect("the range is in the guest's memory");
             if block == content {
                 continue;
@@ -105,16 +123,51 @@ impl Image {
             for (index, (new, old)) in
                 (block.chunks(PAGE).zip(content.chunks_mut(PAGE))).enumerate()
             {
-                if new == old || chance.as_mut().is_some_and(|random| random.below(2) == 0) {
-                    continue;
+                if new != old {
+                    f(offset + index * PAGE, new, old);
                 }
-                self.file
-                    .write_all_at(new, (offset + index * PAGE) as u64)
-                    .expect("image");
+            }
+        }
+    }
+
+    /// Notes how many pages of a read-only range the guest has changed; returns whether there are
+    /// any.
+    pub fn find_stores(&mut self, memory: &GuestMemoryMmap, journal: &mut Journal) -> bool {
+        let mut pages = 0;
+
+        if self.stores != Stores::Written {
+            Self::each_changed(self.range, &mut self.content, memory, |_, _, _| pages += 1);
+        }
+        if pages > 0 {
+            journal.note(&format!("stores {pages}"));
+        }
+        pages > 0
+    }
+
+    /// Writes all changed pages to the file.
+    ///
+    /// A flush that the power failure hits writes some of them, as a host may do at any time, and
+    /// returns whether the machine still runs.
+    pub fn flush(&mut self, memory: &GuestMemoryMmap, journal: &mut Journal) -> bool {
+        let mut pages = 0;
+
+        self.flushes += 1;
+        if self.stores != Stores::Written {
+            journal.note(&format!("flush {} 0", self.flushes));
+            return !self.find_stores(memory, journal) || self.stores == Stores::Ignored;
+        }
+        let mut chance = match &self.cut {
+            Some((at, random)) if self.flushes >= *at => Some(random.clone()),
+            _ => None,
+        };
+
+        Self::each_changed(self.range, &mut self.content, memory, |offset, new, old| {
+            if chance.as_mut().is_none_or(|random| random.below(2) != 0) {
+                self.file.write_all_at(new, offset as u64).expect("image");
                 old.copy_from_slice(new);
                 pages += 1;
             }
-        }
+        });
         let word = if chance.is_some() { "cut" } else { "flush" };
         journal.note(&format!("{word} {} {pages}", self.flushes));
         chance.is_none()

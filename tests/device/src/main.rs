@@ -4,25 +4,28 @@
 //!
 //! ```text
 //! pmem-device socket=S image=FILE journal=FILE size=BYTES personality=NAME [start=ADDRESS]
-//!     [delay=MS] [packed=1] [seed=N] [cut=N] [sync=1] [ops=N] [lost=N] [late=N] [twice=N]
+//!     [delay=MS] [packed=1] [read_only=1] [seed=N] [cut=N] [sync=1] [ops=N] [bytes=N] [lost=N]
+//!     [late=N] [twice=N]
 //! ```
 //!
 //! The device's range is a piece of the guest's memory (`start`) that its kernel leaves alone, or,
 //! for a personality that has one, a shared memory region. The image changes by flushes alone. The
 //! journal has a line for each event. With `sync` a flush ends with an fsync of the image, whose
 //! failure is the flush's. At flush `cut` the power fails: some of the changed pages reach the
-//! image, and nothing is answered any more.
+//! image, and nothing is answered any more. A read-only image never changes; the journal has what
+//! the guest has stored nevertheless.
 
 mod device;
 mod host;
 mod image;
+mod limiter;
 mod personality;
 mod random;
 mod ring;
 
 use device::Device;
 use host::Host;
-use image::{Image, Journal, Range};
+use image::{Image, Journal, Range, Stores};
 use random::Random;
 use ring::Memory;
 use std::collections::HashMap;
@@ -98,12 +101,17 @@ fn run() -> Result<(), Box<dyn Error>> {
             options.number("start")?.ok_or("start= is missing")?,
         )
     };
-    let image = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(options.text("image")?)?;
     let cut = options.number("cut")?.map(|at| (at, Random::new(seed)));
     let range = Range { start, size };
+    let stores = match (options.number("read_only")?, personality.ends_at_stores()) {
+        (Some(1), true) => Stores::Fatal,
+        (Some(1), false) => Stores::Ignored,
+        _ => Stores::Written,
+    };
+    let image = OpenOptions::new()
+        .read(true)
+        .write(stores == Stores::Written)
+        .open(options.text("image")?)?;
     let host = Arc::new(Host::new(
         Duration::from_millis(options.number("delay")?.unwrap_or(0)),
         if options.number("sync")? == Some(1) {
@@ -112,13 +120,13 @@ fn run() -> Result<(), Box<dyn Error>> {
             None
         },
         pages,
-        Image::new(image, range, cut)?,
+        Image::new(image, range, cut, stores)?,
         Journal::new(File::create(options.text("journal")?)?),
     ));
     let packed = options.number("packed")? == Some(1);
     let device = Arc::new(Device::new(
         personality,
-        host,
+        host.clone(),
         memory.clone(),
         range,
         region,
@@ -130,6 +138,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     daemon
         .serve(options.text("socket")?)
         .map_err(|error| format!("vhost-user: {error:?}"))?;
+    host.finish();
     // What is still in flight has lost its guest.
     std::process::exit(0)
 }

@@ -113,6 +113,22 @@ impl Ring {
         self.taken
     }
 
+    /// Returns whether a request can be taken.
+    pub fn has_request(&mut self) -> bool {
+        if !self.running {
+            return false;
+        }
+        if self.packed {
+            return self.is_next_available();
+        }
+        let memory = self.memory.memory();
+        let mut vring = self.vring.get_mut();
+        let queue = vring.get_queue_mut();
+        let next = queue.next_avail();
+
+        (queue.avail_idx(&*memory, Ordering::Acquire)).is_ok_and(|index| index.0 != next)
+    }
+
     /// Returns whether the ring is the driver's present one.
     pub fn is_running(&self) -> bool {
         self.running
@@ -191,11 +207,17 @@ impl Ring {
         (part, number(12))
     }
 
-    fn take_packed(&mut self) -> Option<(u16, u16, Vec<Part>)> {
-        let (table, size) = (self.vring.get_ref().get_queue().desc_table(), self.size());
+    fn is_next_available(&self) -> bool {
+        let table = self.vring.get_ref().get_queue().desc_table();
         let first = self.read::<u16>(table + 16 * u64::from(self.avail.index) + 14);
 
-        if !self.avail.is_available(u16::from_le(first)) {
+        self.avail.is_available(u16::from_le(first))
+    }
+
+    fn take_packed(&mut self) -> Option<(u16, u16, Vec<Part>)> {
+        let (table, size) = (self.vring.get_ref().get_queue().desc_table(), self.size());
+
+        if !self.is_next_available() {
             return None;
         }
         std::sync::atomic::fence(Ordering::Acquire);

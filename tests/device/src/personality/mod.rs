@@ -45,6 +45,11 @@ pub trait Personality: Send + Sync {
         true
     }
 
+    /// Whether a store to a read-only file ends the machine.
+    fn ends_at_stores(&self) -> bool {
+        false
+    }
+
     /// The driver has kicked.
     fn kick(&self, host: &Arc<Host>);
 }

@@ -6,11 +6,9 @@
 //! 18468b5536fa6a7d82c7b25c952d36ba8c9df466.
 //!
 //! The configuration space has a start and a size of 0; the range is shared memory region 0,
-//! though the feature SHMEM_REGION is not offered. The ring may be packed, with EVENT_IDX and
-//! indirect descriptors. The used length is 4 in any case.
-//!
-//! Not here: the success without a flush that a read-only file gets, which a driver cannot tell
-//! from another.
+//! though the feature SHMEM_REGION is not offered. The ring is packed (`packed=1`), with EVENT_IDX
+//! and indirect descriptors. The used length is 4 in any case. A flush of a read-only file
+//! (`read_only=1`) succeeds, whatever the guest has stored.
 //!
 //! Mutant of the driver: `Range::of()` without the shared memory region of a device that has no
 //! range.
