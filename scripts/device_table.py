@@ -18,6 +18,7 @@ COLUMNS = {
     "64 jobs": "many_jobs",
     "read-only": "read_only|without_parameter",
     "bad answers": "answer|late|lost|hostile",
+    "faults found": "mutant",
 }
 
 CASE = re.compile(rf"test_(\w+)\[({'|'.join(device.PERSONALITIES)})-"

@@ -25,6 +25,7 @@ sys.path.append(str(settings.TESTS / "boot"))
 def pytest_addoption(parser):
     """Add this suite's options."""
     parser.addoption("--built", metavar="DIR", help="boot the kernel that was built in DIR")
+    parser.addoption("--module", metavar="FILE", help="with this module instead of its own")
 
 
 def pytest_configure(config):
@@ -66,16 +67,24 @@ def program():
 
 
 @pytest.fixture(scope="module")
-def make(kernel, program):
+def make(request, kernel, program):
     """A function that makes a guest with a device; the same folder has the same image."""
     from subject import Subject  # pylint: disable=import-outside-toplevel
+
+    module, files = request.config.getoption("--module"), {}
+    if module:
+        (own,) = (kernel.out / "modules").rglob("virtio_pmem_rust.ko")
+        files[f"/{own.relative_to(kernel.out / 'modules')}"] = module
 
     def subject(personality, transport, folder, options=None, **more):
         bus = transport.removesuffix("-packed")
         options = (options or {}) | ({"packed": 1} if transport != bus else {})
         served = device.Device(program, folder, personality, bus, options)
         more.setdefault("name", f"devices-{personality}-{transport}")
-        return Subject(kernel, served=served, **more)
+        if module:
+            more["name"] = f"{Path(module).parents[3].name}-mutant-{more['name']}"
+            more["timeout"] = 300  # a faulty driver may wait for ever
+        return Subject(kernel, served=served, files=files, **more)
     return subject
 
 

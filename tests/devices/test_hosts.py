@@ -198,5 +198,10 @@ def test_arrival_in_flight(machine):
 
 def test_empty_kicks(machine):
     """The driver kicks for requests alone; QEMU's device would break otherwise."""
-    assert machine.served.notes("empty") == []
+    disk = machine.disk(machine.device())
+    machine.sh(f"{page('kick')} >/tmp/page")
+    for _ in range(10):
+        machine.later("writer", write(f"/dev/{disk}"))
+        wait(lambda: bool(machine.served.notes("empty")) or machine.done("writer"), True)
+        assert machine.served.notes("empty") == []
     assert machine.served.notes("malformed") == []

@@ -8,6 +8,7 @@ import pytest
 
 import device
 import device_table
+import mutant
 from guest import GuestError
 from kernel import Kernel
 from served import Served
@@ -21,16 +22,18 @@ REPORT = """
 <testcase name="test_many_jobs[cloud-hypervisor-pci]">
 <properties><property name="fsyncs_per_flush" value="29.5"/></properties></testcase>
 <testcase name="test_hostile[hostile-pci-packed-17-0]"/>
+<testcase name="test_mutant[qemu-pci]"/>
 </testsuite></testsuites>
 """
 
 TABLE = """
 | personality | transport | probe | ext4, xfs | power cut | rebind | reset | suspend | 64 jobs \
-| read-only | bad answers | fsyncs per flush |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| firecracker | mmio | 1 | **1 of 2** |  |  |  |  |  |  |  |  |
-| cloud-hypervisor | pci |  |  |  |  |  |  | 1 |  |  | 29.5 |
-| hostile | pci, packed |  |  |  |  |  |  |  |  | 1 |  |
+| read-only | bad answers | faults found | fsyncs per flush |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| qemu | pci |  |  |  |  |  |  |  |  |  | 1 |  |
+| firecracker | mmio | 1 | **1 of 2** |  |  |  |  |  |  |  |  |  |
+| cloud-hypervisor | pci |  |  |  |  |  |  | 1 |  |  |  | 29.5 |
+| hostile | pci, packed |  |  |  |  |  |  |  |  | 1 |  |  |
 """
 
 
@@ -87,3 +90,9 @@ def test_no_qemu(tmp_path, monkeypatch, log):
     running = Path(f"/proc/{served.journal.read_text().strip()}/cmdline")
     assert not running.exists() or running.read_bytes() == b""
     assert list(tmp_path.glob("device-*")) + list(tmp_path.glob("guest-*")) == []
+
+
+@pytest.mark.parametrize("name", list(device.PERSONALITIES))
+def test_mutant(tmp_path, name):
+    """There is a fault for each personality, and it fits the driver of today."""
+    mutant.patch(name, tmp_path / "source")

@@ -8,8 +8,8 @@
 //! A step in four is an offence. Not here: a configuration that changes with its interrupt,
 //! because the vhost crate has no message for it; the values do change.
 //!
-//! Mutant of the driver: none that it alone catches; the KUnit suites have the same offences on
-//! the fake device.
+//! Mutant of the driver: it asserts the lengths and statuses that a host may use. The KUnit
+//! suites, which have the same offences on the fake device, catch it, too.
 
 use super::{Personality, EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use crate::host::{Host, OK};

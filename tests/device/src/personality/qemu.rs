@@ -13,8 +13,8 @@
 //! pool: their answers arrive in the ring that the driver has then. (The device itself, with
 //! NEEDS_RESET, is what the other tests in guests run on.)
 //!
-//! Mutant of the driver: `kick_prepare()` answered by "notify" always, or a notification sent
-//! twice; on other hosts a kick without a request has no effect.
+//! Mutant of the driver: a notification is sent twice; on other hosts a kick without a request
+//! has no effect.
 
 use super::{Personality, EVENT_IDX, FAILED, INDIRECT_DESC, VERSION_1};
 use crate::host::{Host, OK};
