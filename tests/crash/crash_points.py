@@ -3,6 +3,7 @@
 
 import itertools
 import mmap
+import shutil
 import struct
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class Run:
     workloads: list
     disks: list
     bases: list
-    journals: list
+    flushes: list
     done: int
 
     def __post_init__(self):
@@ -33,7 +34,7 @@ class Run:
 
     def moments(self):
         """Yield each moment, and by number the workloads that ran then, with their steps done."""
-        for moment in images.moments(self.bases, self.journals, self.done):
+        for moment in images.moments(self.bases, self.flushes, self.done):
             running = {}
             for number, (start, end) in enumerate(itertools.pairwise(self.starts)):
                 if moment.first <= end and start <= moment.last:
@@ -60,8 +61,10 @@ def record(boot, target, steps, busy=False, files=None):
         machine.kill()
     done = struct.unpack("=Q", machine.host.counters.read_bytes()[:8])[0]
     assert done == sum(map(len, steps))
-    return Run(target, steps, machine.pmem, [machine.host.base(disk) for disk in machine.pmem],
-               [machine.host.journal(disk) for disk in machine.pmem], done)
+    bases = [machine.host.base(disk).read_bytes() for disk in machine.pmem]
+    flushes = images.commits([machine.host.journal(disk) for disk in machine.pmem])
+    shutil.rmtree(machine.host.journals)  # the next guest shall begin none
+    return Run(target, steps, machine.pmem, bases, flushes, done)
 
 
 def run(machine, disk, script, busy=False):
@@ -133,7 +136,7 @@ def trouble(run_, find, rng, share):
     """
     found, count = [], 0
     for moment, running in run_.moments():
-        if not running:
+        if not running or rng.random() >= run_.target.share:
             continue
         choices = [()]
         if moment.dirty and rng.random() < share:

@@ -43,11 +43,14 @@ def commits(journals):
     return [flush[1:] for flush in sorted(found, key=lambda flush: flush[0])]
 
 
-def moments(bases, journals, done):
-    """Yield each Moment of a run after which `done` steps had returned."""
-    images = [bytearray(base.read_bytes()) for base in bases]
+def moments(bases, flushes, done):
+    """Yield each Moment of a run that began with `bases` and ended when `done` steps had returned.
+
+    flushes  as commits() returns them
+    """
+    images = [bytearray(base) for base in bases]
     first = 0
-    for pages, steps in commits(journals):
+    for pages, steps in flushes:
         if not pages:
             continue
         yield Moment(images, pages, first, steps)

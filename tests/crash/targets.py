@@ -30,6 +30,11 @@ class Target:
         return "-".join(filter(None, (self.stack, self.fs or "raw", self.options[3:])))
 
     @property
+    def share(self):
+        """The share of images that are checked: BTT flushes four times for each sector."""
+        return 0.1 if self.stack == "btt" else 1
+
+    @property
     def sizes(self):
         """The sizes of its devices."""
         return (32 * MIB,) * 2 if self.stack in ("md", "dm") else (64 * MIB,)

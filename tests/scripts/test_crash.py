@@ -134,14 +134,13 @@ def test_moments(tmp_path):
     second = [record(1, page(b"c")), record(host.COMMIT, length, 1, 2)]
     bases, journals = [], []
     for name, records in ("first", first), ("second", second):
-        bases.append(tmp_path / f"{name}.base")
-        bases[-1].write_bytes(bytes(2 * host.PAGE))
+        bases.append(bytes(2 * host.PAGE))
         journals.append(tmp_path / name)
         journals[-1].write_bytes(b"".join(records))
     found = [SimpleNamespace(images=[bytes(image) for image in moment.images], dirty=moment.dirty,
                              steps=(moment.first, moment.last),
                              whole=moment.written(moment.dirty))
-             for moment in images.moments(bases, journals, 7)]
+             for moment in images.moments(bases, images.commits(journals), 7)]
     assert [moment.steps for moment in found] == [(0, 1), (1, 2), (2, 7)]
     zero, a, c = page(b"\0"), page(b"a"), page(b"c")
     assert [moment.images for moment in found] == [
