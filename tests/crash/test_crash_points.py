@@ -90,8 +90,8 @@ def test_raw_two_operations(boot):
     assert not wrong, texts(wrong)
 
 
-# Faults of the driver: by how many workloads of one operation each is found at most, whether another
-# task flushes meanwhile, and the change.
+# Faults of the driver: by how many workloads of one operation each is found at most, whether
+# another task flushes meanwhile, and the change.
 MUTANTS = {
     "early": (8, False, "engine.rs", "(R1).\n                mem::swap(&mut self.in_flight, &mut ",
               "(R1).\n                port.end(mem::take(&mut self.waiting), Ended::Done);\n"
