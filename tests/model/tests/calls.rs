@@ -16,13 +16,14 @@ use flush_model::{
             *, //
         },
         Used,
-        RESPONSE_LEN, //
+        RESPONSE_LEN,
+        UNANSWERED, //
     },
     gather::Policy,
     List, //
 };
 
-/// How long the policy has flushes held back.
+/// How long the policy has flushes held back, except at time 0.
 const HOLD: u64 = 100;
 
 /// After how long without an answer the engine wakes.
@@ -58,7 +59,7 @@ impl Policy for Spy {
     }
     fn answered(&mut self, now: u64, answered: usize, waiting: usize) -> u64 {
         self.0.push(Answered(now, answered, waiting));
-        HOLD
+        HOLD * now.min(1)
     }
     fn present(&mut self, callers: usize, _: impl FnOnce() -> u64) {
         self.0.push(Present(callers));
@@ -152,6 +153,7 @@ impl Scene {
             seen: 0,
         };
         scene.engine.set_gathering(gathers);
+        assert_eq!(scene.engine.gathers(), gathers);
         scene.start();
         scene.calls();
         scene
@@ -316,7 +318,7 @@ fn nothing_is_gathered() {
     for case in 0..4 {
         let mut scene = Scene::new(case != 3, Desk::default());
         scene.desk.coarse = case == 1;
-        scene.arrive(&[1]).arrive(&[2, 3]);
+        scene.at(10).arrive(&[1]).arrive(&[2, 3]);
         if case == 2 {
             scene.engine.close();
         }
@@ -327,6 +329,18 @@ fn nothing_is_gathered() {
             .iter()
             .any(|call| matches!(call, Answered(..))));
     }
+    // If the policy wants none.
+    let mut scene = Scene::new(true, Desk::default());
+    scene.arrive(&[1]).arrive(&[2, 3]).answer(DONE);
+    assert_eq!(scene.desk.sent, [vec![1], vec![2, 3]]);
+    // While the engine pauses.
+    let mut scene = Scene::new(true, Desk::default());
+    scene.at(10).arrive(&[1]).arrive(&[2, 3]);
+    scene.engine.quiesce();
+    scene.answer(DONE);
+    scene.engine.resume();
+    scene.arrive(&[]);
+    assert_eq!(scene.desk.sent, [vec![1], vec![2, 3]]);
 }
 
 #[test]
@@ -354,16 +368,18 @@ fn a_flush_that_cannot_be_sent_is_tried_again() {
     scene.arrive(&[2]);
     assert_eq!(scene.engine.take_timer(), Some(Stop));
 
-    // There is a surplus answer, or the engine pauses.
-    for is_paused in [false, true] {
+    // There is a surplus answer, or the engine pauses or breaks.
+    for case in 0..3 {
         let mut scene = Scene::new(false, desk());
         scene.arrive(&[1]);
         scene.desk.has_surplus = true;
-        if is_paused {
-            scene.engine.quiesce();
+        match case {
+            0 => (),
+            1 => scene.quiesce(),
+            _ => scene.engine.fail("why", &mut scene.desk),
         }
         assert_eq!(scene.wake(500), None);
-        assert_eq!(scene.engine.is_out_of_step(), !is_paused);
+        assert_eq!(scene.engine.is_out_of_step(), case == 0);
     }
 }
 
@@ -476,4 +492,59 @@ fn callers_wait_when_the_machine_goes_down() {
     scene.arrive(&[2]);
     assert!(scene.engine.is_ending() && scene.engine.takes_callers());
     assert!(scene.desk.sent.is_empty() && scene.desk.ended.is_empty());
+}
+
+#[test]
+fn patience_begins_anew_with_an_answer() {
+    let late = Used {
+        len: RESPONSE_LEN,
+        value: UNANSWERED,
+    };
+    for used in [DONE, late] {
+        let mut scene = Scene::new(false, Desk::default());
+        (scene.desk.checks, scene.desk.patience) = (true, Some(CHECK));
+        scene.arrive(&[1]);
+        scene.wake(10);
+        scene.wake(20);
+        assert!(scene.engine.is_overdue() && scene.engine.recover(&mut scene.desk));
+        scene.engine.reset(None, &mut scene.desk);
+        scene.start();
+        for now in [30, 40, 50] {
+            scene.wake(now);
+        }
+        assert!(scene.engine.is_overdue() && scene.engine.expects_answer());
+        scene.answer(used);
+        assert!(!scene.engine.is_overdue() && !scene.engine.expects_answer());
+        if used == DONE {
+            scene.arrive(&[2]);
+        }
+        for now in [60, 70] {
+            scene.wake(now);
+        }
+        assert_eq!(scene.desk.unanswered, [0, 10, 0, 10, 20, 0, 10]);
+        // Patience is doubled only as long as there is no answer.
+        assert_eq!(scene.engine.is_overdue(), used == DONE);
+    }
+}
+
+#[test]
+fn nothing_is_sent_while_a_device_is_recovered() {
+    let mut scene = Scene::new(false, Desk::default());
+    assert!(scene.engine.recover(&mut scene.desk));
+    scene.arrive(&[1]);
+    assert!(scene.desk.sent.is_empty());
+}
+
+#[test]
+fn the_driver_can_ask() {
+    let mut scene = Scene::new(false, Desk::default());
+    assert_eq!(scene.engine.responses(), Responses::Direct);
+    assert!(!scene.engine.is_read_only() && scene.engine.takes_callers());
+    scene.engine.set_read_only(true);
+    assert!(scene.engine.is_read_only() && !scene.engine.takes_callers());
+    let mut engine = Engine::<List, Spy>::new();
+    engine.start(Responses::Mapped, &mut scene.desk);
+    assert_eq!(engine.responses(), Responses::Mapped);
+    engine.break_down(&mut scene.desk);
+    assert!(!engine.takes_callers() && scene.desk.broke.is_empty());
 }
