@@ -56,7 +56,6 @@ NEEDS = {
         "xfslibs-dev": "/usr/include/xfs/xfs.h",
         "libacl1-dev": "/usr/include/sys/acl.h",
         "libaio-dev": "/usr/include/libaio.h",
-        "libgdbm-dev": "/usr/include/gdbm.h",
         "liburing-dev": "/usr/include/liburing.h",
         "uuid-dev": "/usr/include/uuid/uuid.h",
         "acl": "setfacl",

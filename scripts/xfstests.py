@@ -132,7 +132,7 @@ def read(text):
         return Outcome("not run", skipped[1].strip())
     if re.search(r"^Passed all 1 tests", text, re.M) and not failed:
         return Outcome("pass")
-    lines = re.findall(r"^(?:\w+/\d+ +.*|_check_.*|    [-+](?![-+]).*)$", text, re.M)
+    lines = re.findall(r"^(?:\w+/\d+ +.*|_check_.*|    \+(?!\+).*)$", text, re.M)
     shown = lines if failed else text.strip().splitlines()[-3:]
     return Outcome("fail", "; ".join(" ".join(line.split()) for line in shown)[:300])
 
@@ -151,7 +151,7 @@ def variables(section):
         "SCRATCH_DEV": "/dev/pmem1", "SCRATCH_MNT": "/mnt/scratch", "LOGWRITES_DEV": "/dev/vdb",
         "MKFS_OPTIONS": make, "MOUNT_OPTIONS": mount, "RESULT_BASE": "/results",
         # Cases of a length of their own are short.
-        "SOAK_DURATION": "10s", "LOAD_FACTOR": "1", "TIME_FACTOR": "1", "DIFF_LENGTH": "12",
+        "SOAK_DURATION": "10s", "LOAD_FACTOR": "1", "TIME_FACTOR": "1", "DIFF_LENGTH": "60",
     }
     return " ".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
 

@@ -26,15 +26,15 @@ SIZE = 1 << 30
 FAMILIES = ("generic", "ext4", "xfs")
 PARTS = ("root.ext4", "groups")
 
-# What the suite's scripts call.
+# What the suite's scripts call, and what its programs are linked with.
 PACKAGES = (
     "acl", "attr", "base-files", "bash", "bc", "bsdextrautils", "coreutils", "dash", "diffutils",
     "dmsetup", "e2fsprogs", "file", "findutils", "fio", "gawk", "grep", "gzip", "hostname",
-    "kmod", "libc-bin", "libcap2-bin", "libpam-modules", "mount", "perl", "procps", "psmisc", "sed",
-    "tar", "util-linux", "uuid-runtime", "xfsprogs", "xz-utils",
+    "kmod", "libaio-dev", "libc-bin", "libcap2-bin", "libpam-modules", "liburing-dev", "mount",
+    "perl", "procps", "psmisc", "sed", "tar", "util-linux", "uuid-runtime", "xfsprogs", "xz-utils",
 )
 STATUS = "${db:Status-Abbrev}\t${Pre-Depends}, ${Depends}\t${Provides}\t${Package}\t${Version}\n"
-UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info")
+UNUSED = ("usr/include", "usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man")
 NOT_RUN = ("*.o", "*.lo", "*.c", ".libs", ".git")
 
 USERS = {"root": 0, "daemon": 1, "bin": 2, "fsgqa": 1000, "fsgqa2": 1001, "123456-fsgqa": 1002}
@@ -169,10 +169,10 @@ def build(path, out):
         fill(tree, suite, log)
         # The files belong to root there, whoever makes the image.
         user = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
-        image = out / "root.ext4"
-        image.unlink(missing_ok=True)
+        image = Path(folder) / "root.ext4"
         steps.run([*user, "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", tree, image,
                    f"{SIZE >> 10}k"], log, append=True)
+        image.replace(out / image.name)
 
 
 def ready():
