@@ -62,6 +62,7 @@ chroot . mkfs.{fs} -q {make} /dev/pmem0
 HIDE_DAX = """
 modprobe dm-flakey
 dmsetup create scratch --table "0 $(blockdev --getsz /dev/pmem1) flakey /dev/pmem1 0 86400 0"
+dmsetup mknodes scratch
 """
 
 RUN = "chroot /root/suite env -i {variables} sh -c 'cd /xfstests && exec ./check {case}'"
