@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Build the driver with a fault: tests/devices/mutants/ has one for each personality of the device.
-"""
+"""Build the driver with a fault that a test has to find: tests/mutants/ has the faults."""
 
 import shutil
 
@@ -10,7 +9,7 @@ import settings
 import steps
 import toolchain
 
-FOLDER = settings.TESTS / "devices/mutants"
+FOLDER = settings.TESTS / "mutants"
 DRIVER = "drivers/nvdimm/virtio_pmem_rust"
 
 
@@ -46,3 +45,9 @@ def build(name, built):
                    f"M={target / DRIVER}", "modules"],
                   steps.log_path(f"mutant-{name}"), append=True)
     return target / DRIVER / "virtio_pmem_rust.ko"
+
+
+def files(module, built):
+    """Return a module as files of a Guest, in the place of the kernel's own."""
+    (own,) = (built / "modules").rglob("virtio_pmem_rust.ko")
+    return {f"/{own.relative_to(built / 'modules')}": module}

@@ -7,10 +7,10 @@ import time
 
 import pytest
 from crash_points import Checker, raw_parse, record, trouble
-from mutated import mutated
 from targets import FILE_SYSTEMS, RAW
 from workloads import sequences
 
+import mutant
 import settings
 
 SEED = int(os.environ["SEED"])
@@ -91,26 +91,21 @@ def test_raw_two_operations(boot, seed):
     assert not wrong, texts(wrong)
 
 
-# Faults of the driver: by how many workloads of one operation each is found at most, whether
-# another task flushes meanwhile, and the change.
+# Faults of the driver: by how many workloads of one operation each is found at most, and whether
+# another task flushes meanwhile.
 MUTANTS = {
-    "early": (8, False, "engine.rs", "(R1).\n                mem::swap(&mut self.in_flight, &mut ",
-              "(R1).\n                port.end(mem::take(&mut self.waiting), Ended::Done);\n"
-              "                mem::swap(&mut self.in_flight, &mut "),
-    "plain-fua": (16, False, "flush.rs", "self.acknowledges_early() {\n            return offer",
-                  "offer.has_data() {\n            return offer"),
-    "in-flight": (8, True, "engine.rs", "let batch = mem::take(&mut self.in_flight);",
-                  "let mut batch = mem::take(&mut self.in_flight);\n"
-                  "        batch.append(&mut self.waiting);"),
+    "early": (8, False),
+    "plain-fua": (16, False),
+    "remote": (8, True),
 }
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", list(MUTANTS))
-def test_mutant(boot, kernel, folder, name):
+def test_mutant(boot, kernel, name):
     """A driver with a fault is found by the first workloads."""
-    limit, busy, *substitution = MUTANTS[name]
-    files = mutated(kernel, [substitution], folder)
+    limit, busy = MUTANTS[name]
+    files = mutant.files(mutant.build(name, kernel.out), kernel.out)
     run = record(boot, RAW, sequences(1, raw=True), busy, files)
     wrong = check(boot, run, 0)
     assert wrong

@@ -15,6 +15,7 @@ import pytest
 
 import device
 import kernel as kernels
+import mutant
 import qemu
 import settings
 import steps
@@ -71,10 +72,8 @@ def make(request, kernel, program):
     """A function that makes a guest with a device; the same folder has the same image."""
     from subject import Subject  # pylint: disable=import-outside-toplevel
 
-    module, files = request.config.getoption("--module"), {}
-    if module:
-        (own,) = (kernel.out / "modules").rglob("virtio_pmem_rust.ko")
-        files[f"/{own.relative_to(kernel.out / 'modules')}"] = module
+    module = request.config.getoption("--module")
+    files = mutant.files(module, kernel.out) if module else {}
 
     def subject(personality, transport, folder, options=None, **more):
         bus = transport.removesuffix("-packed")

@@ -92,7 +92,8 @@ def test_no_qemu(tmp_path, monkeypatch, log):
     assert list(tmp_path.glob("device-*")) + list(tmp_path.glob("guest-*")) == []
 
 
-@pytest.mark.parametrize("name", list(device.PERSONALITIES))
+@pytest.mark.parametrize("name", sorted({
+    *device.PERSONALITIES, *(path.stem for path in mutant.FOLDER.glob("*.patch"))}))
 def test_mutant(tmp_path, name):
-    """There is a fault for each personality, and it fits the driver of today."""
+    """There is a fault for each personality, and each fits the driver of today."""
     mutant.patch(name, tmp_path / "source")
