@@ -3,6 +3,8 @@
 
 import socket
 
+import pytest
+
 # The notification of the first queue in BAR 4 of QEMU's modern virtio-pci device.
 NOTIFY = 0x3000
 
@@ -23,5 +25,7 @@ class Qtest:
 
     def break_device(self, machine, device):
         """Make a device need a reset, by a notification without a request."""
+        if machine.qmp("query-version")["qemu"]["major"] >= 11:
+            pytest.skip("this QEMU ignores a notification without a request")
         bar = machine.sh(f"sed -n 5p /sys/bus/pci/devices/{device.pci}/resource").split()[0]
         self.writew(int(bar, 16) + NOTIFY, 0)
