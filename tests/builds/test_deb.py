@@ -96,7 +96,7 @@ def stock(folder, *modules):
     for path in modules:
         shutil.copy(path, updates)
     steps.run(["depmod", "-b", folder / "modules", updates.parent.name], steps.log_path("depmod"))
-    return kernels.bootable("debian", folder)
+    return kernels.bootable(folder)
 
 
 @pytest.mark.skipif(not settings.flag("LONG") or os.geteuid() != 0,
