@@ -167,7 +167,7 @@ def build(path, out):
         steps.run(["make", "-C", suite, f"-j{os.cpu_count()}"], log, append=True)
         (out / "groups").write_text(groups(suite), encoding="utf-8")
         fill(tree, suite, log)
-        # The files belong to root there, whoever makes the image.
+        # The files belong to root there, whichever user makes the image.
         user = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
         image = Path(folder) / "root.ext4"
         steps.run([*user, "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", tree, image,

@@ -321,6 +321,7 @@ pub mod bio {
         }
 
         pub fn is_fua(&self) -> bool {
+            // SAFETY: An owned bio is valid, and has no other owner.
             unsafe { self.0.as_ref() }.is_fua
         }
 
@@ -329,6 +330,7 @@ pub mod bio {
         }
 
         pub fn complete(mut self, result: Result) {
+            // SAFETY: An owned bio is valid, and has no other owner.
             let bio = unsafe { self.0.as_mut() };
 
             bio.bi_next = ptr::null_mut();
