@@ -15,9 +15,6 @@ long        runs with LONG=1 only
 """
 
 import itertools
-import os
-import random
-import signal
 import tempfile
 from pathlib import Path
 
@@ -27,32 +24,19 @@ import fsx as exerciser
 import host as hosts
 import pytest
 import stock
+import suite
 from machine import Machine, lent
+from suite import kernel_to_boot, pytest_addoption  # noqa: F401  pytest finds them by their names
 
 import architecture
-import kernel as kernels
 import settings
-import steps
-
-
-def pytest_addoption(parser):
-    """Add this suite's options."""
-    parser.addoption("--built", metavar="DIR", help="boot the kernel that was built in DIR")
 
 
 def pytest_configure(config):
-    """Register the marks, and end in good order on SIGTERM: leave no guest and no disk behind."""
-    for mark in ("on_debug: runs on the debug kernel, too",
-                 "only_debug: runs on the debug kernel alone",
-                 "only_stock: runs on Debian's kernel alone", "long: runs with LONG=1 only"):
-        config.addinivalue_line("markers", mark)
-    signal.signal(signal.SIGTERM, steps.interrupted)
-    try:
-        settings.flag("LONG")
-        # For the randomized tests; in their names, and the same for all workers.
-        os.environ["SEED"] = str(settings.number("SEED") or random.randrange(1, 10 ** 6))
-    except settings.BadSetting as error:
-        raise pytest.UsageError(str(error)) from error
+    """Prepare the run."""
+    suite.configure(config, "on_debug: runs on the debug kernel, too",
+                    "only_debug: runs on the debug kernel alone",
+                    "only_stock: runs on Debian's kernel alone")
 
 
 def kernel_name(config):
@@ -87,17 +71,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if why := stock.reason(item, skipped):
             item.add_marker(pytest.mark.skip(reason=why))
-    config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in out]
-
-
-@pytest.fixture(scope="session")
-def kernel(request):
-    """The kernel to boot."""
-    built = request.config.getoption("--built")
-    if not built:
-        return kernels.ready("release")
-    return kernels.bootable(Path(built).resolve())
+    suite.deselect(config, items, out)
 
 
 @pytest.fixture(scope="session")

@@ -1,53 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0
 """Fixtures of the crash tests: the kernel, the runner, and what the host's fsync is replaced by."""
 
-import os
-import random
-import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-import kernel as kernels
 import settings
 import steps
 
 sys.path.append(str(settings.TESTS / "boot"))
 
 
-def pytest_addoption(parser):
-    """Add this suite's options."""
-    parser.addoption("--built", metavar="DIR", help="boot the kernel that was built in DIR")
+from suite import (  # noqa: E402, F401  pytest finds them by their names
+    configure,
+    kernel_to_boot,
+    pytest_addoption,
+    pytest_collection_modifyitems,
+)
 
 
 def pytest_configure(config):
-    """Register the mark, choose the seed, and end in good order on SIGTERM."""
-    config.addinivalue_line("markers", "long: runs with LONG=1 only")
-    signal.signal(signal.SIGTERM, steps.interrupted)
-    try:
-        settings.flag("LONG")
-        os.environ["SEED"] = str(settings.number("SEED") or random.randrange(1, 10 ** 6))
-    except settings.BadSetting as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def pytest_collection_modifyitems(config, items):
-    """Deselect long tests."""
-    out = [item for item in items if item.get_closest_marker("long")]
-    if out and not settings.flag("LONG"):
-        config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if item not in out]
-
-
-@pytest.fixture(scope="session")
-def kernel(request):
-    """The kernel to boot."""
-    built = request.config.getoption("--built")
-    if not built:
-        return kernels.ready("release")
-    return kernels.bootable(Path(built).resolve())
+    """Prepare the run."""
+    configure(config)
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ Without LONG=1 each personality is tested on one transport.
 """
 
 import os
-import random
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import device
-import kernel as kernels
 import mutant
 import qemu
 import settings
@@ -23,41 +20,25 @@ import steps
 sys.path.append(str(settings.TESTS / "boot"))
 
 
+import suite  # noqa: E402
+from suite import (  # noqa: E402, F401  pytest finds them by their names
+    kernel_to_boot,
+    pytest_collection_modifyitems,
+)
+
+
 def pytest_addoption(parser):
     """Add this suite's options."""
-    parser.addoption("--built", metavar="DIR", help="boot the kernel that was built in DIR")
+    suite.pytest_addoption(parser)
     parser.addoption("--module", metavar="FILE", help="with this module instead of its own")
 
 
 def pytest_configure(config):
-    """Register the mark, choose QEMU and the seed, and end in good order on SIGTERM."""
-    config.addinivalue_line("markers", "long: runs with LONG=1 only")
-    signal.signal(signal.SIGTERM, steps.interrupted)
+    """Choose QEMU, and prepare the run."""
     given = settings.get("QEMU")
     if not given or qemu.VERSION.fullmatch(given):  # a program may be a newer one
         os.environ["QEMU"] = device.QEMU
-    try:
-        settings.flag("LONG")
-        os.environ["SEED"] = str(settings.number("SEED") or random.randrange(1, 10 ** 6))
-    except settings.BadSetting as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def pytest_collection_modifyitems(config, items):
-    """Deselect long tests."""
-    out = [item for item in items if item.get_closest_marker("long")]
-    if out and not settings.flag("LONG"):
-        config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if item not in out]
-
-
-@pytest.fixture(scope="session")
-def kernel(request):
-    """The kernel to boot."""
-    built = request.config.getoption("--built")
-    if not built:
-        return kernels.ready("release")
-    return kernels.bootable(Path(built).resolve())
+    suite.configure(config)
 
 
 @pytest.fixture(scope="session")
