@@ -93,6 +93,13 @@ class Root:
         return [clang, f"--target={self.triple}", f"--sysroot={self.folder}", "-fuse-ld=lld"]
 
 
+def compile_static(source, target):
+    """Compile a program of one file for guests; return its path."""
+    steps.run([*system().compiler(), "-static", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror",
+               "-o", target, source], steps.log_path(Path(target).name))
+    return target
+
+
 def fetch(arch, target):
     """Fetch and unpack the packages."""
     kernel_source.check_fetching()

@@ -5,7 +5,6 @@ import struct
 import time
 
 import settings
-import steps
 import userland
 
 SOURCE = settings.TESTS / "guest/records.c"
@@ -20,9 +19,7 @@ export COUNTERS=$device/resource2
 
 def build(target):
     """Compile the program for the guest; return its path."""
-    steps.run([*userland.system().compiler(), "-static", "-O1", "-pthread", "-Wall", "-Wextra",
-               "-Werror", "-o", target, SOURCE], steps.log_path("records"))
-    return target
+    return userland.compile_static(SOURCE, target)
 
 
 class Counters:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import settings
-import steps
+import userland
 
 sys.path.append(str(settings.TESTS / "boot"))
 
@@ -32,9 +32,8 @@ def programs():
     import host  # pylint: disable=import-outside-toplevel
     settings.BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="crash-") as path:
-        runner = Path(path) / "runner"
-        steps.run(["gcc", "-static", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-o",
-                   runner, Path(__file__).with_name("runner.c")], steps.log_path("runner"))
+        runner = userland.compile_static(Path(__file__).with_name("runner.c"),
+                                         Path(path) / "runner")
         yield host.build(Path(path) / "host_fsync.so"), runner
 
 
