@@ -48,6 +48,7 @@ def cargo_test(name):
 def pytest(name, folder, *options):
     """Run the tests in a directory with pytest."""
     report = settings.BUILD / f"{name}.xml"
+    report.unlink(missing_ok=True)
     log = steps.log_path(name)
     trouble = None
     python = python_env.python()
@@ -90,24 +91,26 @@ def builds():
     return pytest("builds", settings.TESTS / "builds")
 
 
-def guests(part, kernel, *options):
-    """Run the tests that boot guests, those that are for this kernel."""
+def in_guests(part, folder, kernel, *options):
+    """Run the tests in a directory that boot guests with a kernel."""
     built = kernels.ready(kernel)
-    # Guests wait more than they compute. Tests share a guest within their module only. guest.py
-    # describes the faults of QEMU's emulation that hit about one guest in fifty.
-    return pytest(part, settings.TESTS / "boot", f"--built={built.out}",
-                  "-n", str(min(os.cpu_count(), 4)), "--dist=loadscope",
-                  "--reruns=2", "--only-rerun=stale breakpoint",
-                  "--only-rerun=wrong clock", *options)
+    # Guests wait more than they compute. guest.py describes the faults of QEMU's emulation that hit
+    # about one guest in fifty.
+    return pytest(part, settings.TESTS / folder, f"--built={built.out}",
+                  "-n", str(min(os.cpu_count(), 4)), "--reruns=2",
+                  "--only-rerun=stale breakpoint", "--only-rerun=wrong clock", *options)
+
+
+def guests(part, kernel, *options):
+    """Run the tests in guests, those that are for this kernel."""
+    # Tests share a guest within their module only.
+    return in_guests(part, "boot", kernel, "--dist=loadscope", *options)
 
 
 def devices(part):
     """Run the tests on the project's own device, and write a table of what passed."""
-    built = kernels.ready("release")
     toolchain.cargo()
-    counts = pytest(part, settings.TESTS / "devices", f"--built={built.out}",
-                    "-n", str(min(os.cpu_count(), 4)), "--dist=loadgroup",
-                    "--reruns=2", "--only-rerun=stale breakpoint", "--only-rerun=wrong clock")
+    counts = in_guests(part, "devices", "release", "--dist=loadgroup")
     steps.say(f"table: {device_table.write(settings.BUILD / f'{part}.xml')}")
     return counts
 
@@ -134,11 +137,9 @@ def boot_test():
 
 def crash():
     """Check the images that a power failure could have left."""
-    built = kernels.ready("release")
     # The workers' guests compute all the time.
-    counts = pytest("crash", settings.TESTS / "crash", f"--built={built.out}", "-rP",
-                    "-n", str(min(os.cpu_count(), 2)), "--dist=load",
-                    "--reruns=2", "--only-rerun=stale breakpoint", "--only-rerun=wrong clock")
+    counts = in_guests("crash", "crash", "release", "-rP", "--dist=load",
+                       "-n", str(min(os.cpu_count(), 2)))
     for line in re.findall(r"^crash: (.*)", steps.log_path("crash").read_text(), re.M):
         steps.say(line)
     return counts
