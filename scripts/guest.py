@@ -203,6 +203,20 @@ class Guest:  # pylint: disable=too-many-instance-attributes
             start += -(-size // device.SECTION) * device.SECTION
         return found
 
+    def hole(self):
+        """Return words for the command line; the kernel leaves the devices' ranges alone."""
+        ranges = [one for one in self.backends if not one.has_region]
+        if not ranges:
+            return ""
+        guests, first, last = architecture.guests(), ranges[0], ranges[-1]
+        return guests.hole.format(start=first.start, offset=first.start - guests.memory,
+                                  size=last.start + last.size - first.start)
+
+    def link(self, index):
+        """Return QEMU's arguments for a program's socket, and the device's properties."""
+        chardev = ["-chardev", f"socket,id=served{index},path={self.programs[index].socket}"]
+        return chardev, f"chardev=served{index},{self.backends[index].properties()}"
+
     def shared_memory(self, bus, size):
         """Return QEMU's arguments for a machine whose memory the devices' programs can map."""
         return ["-M", f"{architecture.guests().machines[bus]},memory-backend=ram",
@@ -226,10 +240,9 @@ class Guest:  # pylint: disable=too-many-instance-attributes
 
         for index, disk in enumerate(self.pmem):
             if self.backends:
-                words.extend(["-chardev", f"socket,id=served{index},"
-                              f"path={self.programs[index].socket}"])
-                add("vhost-user-test-device-pci", disk, f"pmem{index}",
-                    f"chardev=served{index},{self.backends[index].properties()}")
+                chardev, properties = self.link(index)
+                words.extend(chardev)
+                add("vhost-user-test-device-pci", disk, f"pmem{index}", properties)
                 continue
             words.extend(["-object", f"memory-backend-file,id=mem{index},"
                           f"share={'off' if disk.snapshot else 'on'},"
@@ -272,8 +285,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         terminal = architecture.guests().terminal
         append = f"console={terminal}0 panic=-1 oops=panic driver={self.driver} {self.append}"
         accelerator = self.accelerator or accel.choose(self.kernel, boots)
-        if self.pmem and not architecture.guests().has_pmem:
-            append += " " + architecture.guests().hole.format(offset=self.memory)
+        append += f" {self.hole()}"
         if accelerator != "kvm":
             append += " maxcpus=1"  # init starts the others
         if self.share:

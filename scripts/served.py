@@ -12,13 +12,10 @@ from guest import Guest
 class Served(Guest):
     """A guest with such a device on a bus of choice; its range is within the guest's memory."""
 
-    def __init__(self, *positional, served, append="", **more):
-        guests, offset = architecture.guests(), device.OFFSET
-        self.served = dataclasses.replace(served, start=guests.memory + offset)
-        if not served.has_region:
-            hole = guests.hole.format(size=served.size, start=self.served.start, offset=offset)
-            append = f"{hole} {append}"
-        super().__init__(*positional, append=append, **more)
+    def __init__(self, *positional, served, **more):
+        start = architecture.guests().memory + device.OFFSET
+        self.served = dataclasses.replace(served, start=start)
+        super().__init__(*positional, **more)
 
     def served_devices(self):
         """List the devices that programs of the project's own serve."""
@@ -39,9 +36,7 @@ class Served(Guest):
 
     def devices(self):
         """Return QEMU's arguments for the devices under test."""
-        (program,) = self.programs
-        properties = f"chardev=served,{self.served.properties()}"
-        words = ["-chardev", f"socket,id=served,path={program.socket}"]
+        words, properties = self.link(0)
         if self.served.transport == "pci":
             words += ["-device", "pcie-root-port,id=served-port,chassis=99,bus=pcie.0",
                       "-device", f"vhost-user-test-device-pci,bus=served-port,{properties}"]
