@@ -5,6 +5,7 @@ QEMU 11.1 passes the virtqueue to a program, which serves it as a vhost-user bac
 range is a piece of the guest's own memory that its kernel leaves alone, or a shared memory region.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -89,6 +90,20 @@ class Device:
         return self.folder / "journal"
 
     @property
+    def hold(self):
+        """A file; while it exists, a personality that holds answers gives none."""
+        return self.folder / "hold"
+
+    @contextlib.contextmanager
+    def holding(self):
+        """Hold answers."""
+        self.hold.touch()
+        try:
+            yield
+        finally:
+            self.hold.unlink()
+
+    @property
     def has_region(self):
         """Whether the range is a shared memory region."""
         return self.personality == "openvmm"
@@ -96,7 +111,7 @@ class Device:
     def command(self, path):
         """Return the program's command line for a socket."""
         words = {"socket": path, "image": self.image, "journal": self.journal, "size": self.size,
-                 "personality": self.personality, **self.options}
+                 "hold": self.hold, "personality": self.personality, **self.options}
         if not self.has_region:
             words["start"] = self.start
         return [self.program, *(f"{name}={value}" for name, value in words.items())]

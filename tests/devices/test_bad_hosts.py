@@ -14,17 +14,26 @@ DSYNC = 'xfs_io -d -s -c "pwrite -q -S {pattern} -b 4k {at}k 4k" /dev/{disk}'
 SEEDS = 10 if settings.flag("LONG") else 2
 
 
+# One flush, where O_SYNC on a disk needs two.
+FSYNC = 'xfs_io -c "pwrite -q -S {pattern} -b 4k {at}k 4k" -c fsync /dev/{disk}'
+
+
 def write(machine, disk, number):
     """Write a page with O_SYNC."""
     machine.sh(DSYNC.format(pattern=number + 1, at=4 * number, disk=disk))
+
+
+def check_page(machine, number):
+    """Check that what write() wrote is in the image."""
+    image = machine.served.image.read_bytes()
+    assert image[4096 * number:4096 * (number + 1)] == bytes([number + 1]) * 4096
 
 
 def write_pages(machine, disk):
     """Write pages with O_SYNC; each is in the image when its writer has returned."""
     for number in range(20):
         write(machine, disk, number)
-        image = machine.served.image.read_bytes()
-        assert image[4096 * number:4096 * (number + 1)] == bytes([number + 1]) * 4096
+        check_page(machine, number)
 
 
 @pytest.mark.parametrize("combination", combinations(["snapshot"]))
@@ -80,7 +89,17 @@ def test_late_answer(make, folder, combination):
     with make(*combination, folder, {"late": 6}, name=f"late-{combination[1]}",
               append="virtio_pmem_rust.resend_after=2") as machine:
         device = machine.device()
-        write_pages(machine, machine.disk(device))
+        disk = machine.disk(device)
+        for number in range(5):
+            machine.sh(FSYNC.format(pattern=number + 1, at=4 * number, disk=disk))
+        with machine.served.holding():
+            machine.later("writer", FSYNC.format(pattern=6, at=20, disk=disk))
+            # The second flush is lost because of the surplus answer.
+            wait(lambda: machine.done("writer") or machine.stats(device)["lost"] == 2, True)
+            assert not machine.done("writer")
+        assert machine.join("writer")[0] == 0
+        check_page(machine, 5)
+        write_pages(machine, disk)
         assert machine.served.notes("late")
         # One for want of an answer, and one because of the surplus answer.
         assert machine.stats(device)["recoveries"] == 2

@@ -29,6 +29,11 @@ def write(path):
     return f'xfs_io -f -d -s -c "pwrite -q -i /tmp/page -b 4k 0 4k" {path}'
 
 
+def fsync(name, at, disk):
+    """Return the guest's command that writes a page and makes it durable by a single flush."""
+    return f'xfs_io -c "pwrite -q -i /tmp/{name} -b 4k {at}k 4k" -c fsync /dev/{disk}'
+
+
 @pytest.fixture(scope="module", params=combinations(shared=True))
 def shared(request, make):
     """The guest that the tests of a personality on a transport share."""
@@ -184,16 +189,19 @@ def test_many_jobs(machine, record_property):
 
 def test_arrival_in_flight(machine):
     """A caller that arrives after the write-back is not acknowledged by that flush's answer."""
-    disk = machine.disk(machine.device())
+    device = machine.device()
+    disk = machine.disk(device)
     for turn in range(5):
-        flushes = machine.flushes()
-        machine.sh(f"{page(f'first{turn}')} >/tmp/page; {page(f'second{turn}')} >/tmp/second")
-        machine.later("first", write(f"/dev/{disk}"))
-        wait(machine.flushes, flushes + 1)
-        machine.sh(f'xfs_io -d -s -c "pwrite -q -i /tmp/second -b 4k 4k 4k" /dev/{disk}')
-        assert machine.has(f"second{turn}")
-        assert machine.join("first")[0] == 0
-        assert machine.has(f"first{turn}")
+        flushes, callers = machine.flushes(), machine.stats(device)["callers"]
+        machine.sh(f"{page(f'first{turn}')} >/tmp/first; {page(f'second{turn}')} >/tmp/second")
+        with machine.served.holding():
+            machine.later("first", fsync("first", 0, disk))
+            wait(machine.flushes, flushes + 1)
+            machine.later("second", fsync("second", 4, disk))
+            machine.wait_stat(device, "callers", callers + 2)
+        for name in ("first", "second"):
+            assert machine.join(name)[0] == 0
+            assert machine.has(f"{name}{turn}")
     machine.check_errors()
 
 

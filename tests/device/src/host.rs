@@ -5,6 +5,7 @@
 use crate::image::{Image, Journal};
 use crate::ring::{Memory, Request, Ring};
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
@@ -29,12 +30,15 @@ pub struct Host {
     image: Mutex<Image>,
     journal: Mutex<Journal>,
     power: AtomicBool,
+    hold: Option<PathBuf>,
 }
 
 impl Host {
-    /// Makes a host whose device has its range in some memory. Flushes sync a file.
+    /// Makes a host whose device has its range in some memory. Flushes sync a file. Answers wait
+    /// while the file `hold` exists, on personalities that hold answers.
     pub fn new(
         delay: Duration,
+        hold: Option<PathBuf>,
         sync: Option<File>,
         pages: Memory,
         image: Image,
@@ -49,6 +53,7 @@ impl Host {
             image: Mutex::new(image),
             journal: Mutex::new(journal),
             power: AtomicBool::new(true),
+            hold,
         }
     }
 
@@ -82,6 +87,13 @@ impl Host {
         }
         drop(image);
         (self.sync.as_ref()).is_none_or(|file| file.sync_all().is_ok())
+    }
+
+    /// Waits while answers are held.
+    pub fn wait_while_held(&self) {
+        while self.hold.as_ref().is_some_and(|path| path.exists()) {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Reports stores to a read-only range that no flush has found.

@@ -5,7 +5,7 @@
 //! ```text
 //! pmem-device socket=S image=FILE journal=FILE size=BYTES personality=NAME [start=ADDRESS]
 //!     [delay=MS] [packed=1] [read_only=1] [seed=N] [cut=N] [sync=1] [ops=N] [bytes=N] [lost=N]
-//!     [late=N] [twice=N]
+//!     [late=N] [twice=N] [hold=FILE]
 //! ```
 //!
 //! The device's range is a piece of the guest's memory (`start`) that its kernel leaves alone, or,
@@ -13,7 +13,8 @@
 //! journal has a line for each event. With `sync` a flush ends with an fsync of the image, whose
 //! failure is the flush's. At flush `cut` the power fails: some of the changed pages reach the
 //! image, and nothing is answered any more. A read-only image never changes; the journal has what
-//! the guest has stored nevertheless.
+//! the guest has stored nevertheless. While the file `hold` exists, the personalities `remote` and
+//! `snapshot` hold an answer.
 
 mod device;
 mod host;
@@ -31,6 +32,7 @@ use ring::Memory;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use vhost_user_backend::VhostUserDaemon;
@@ -114,6 +116,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         .open(options.text("image")?)?;
     let host = Arc::new(Host::new(
         Duration::from_millis(options.number("delay")?.unwrap_or(0)),
+        options.text("hold").ok().map(PathBuf::from),
         if options.number("sync")? == Some(1) {
             Some(image.try_clone()?)
         } else {

@@ -4,7 +4,7 @@
 //!
 //! Source: none; stores behind Firecracker's interface are served like this. A flush takes one
 //! to three times `delay`; answers wait for the next multiple of `delay`, and are given
-//! together.
+//! together, and not while the test holds them.
 //!
 //! Mutant of the driver: a flush acknowledges the callers that have arrived while it was in
 //! flight. On other hosts they hardly ever arrive between the write-back and the answer. The
@@ -55,6 +55,7 @@ impl Personality for Remote {
                 let burst = host.delay.as_nanos().max(1);
                 let since = begin.elapsed().as_nanos() % burst;
                 thread::sleep(std::time::Duration::from_nanos((burst - since) as u64));
+                host.wait_while_held();
                 let answered = std::mem::take(&mut *done.lock().unwrap());
 
                 for request in &answered {

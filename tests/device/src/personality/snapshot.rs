@@ -5,8 +5,8 @@
 //!
 //! Source: as Firecracker's, whose device state has the ring's indices, and nothing about
 //! requests that were taken. Flush `lost` is done and never answered. Flush `late` is not done,
-//! and answered when the next one is in the ring, which takes a second. Flush `twice` has two
-//! answers.
+//! and answered when the next one is in the ring, which is not done while the test holds it. Flush
+//! `twice` has two answers.
 //!
 //! Not here: the restore itself, because QEMU's vhost-user-test-device does not migrate.
 //!
@@ -20,11 +20,6 @@ use crate::Options;
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
-
-/// How long the flush takes that follows a late answer.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The behaviour around a snapshot.
 pub struct Snapshot {
@@ -60,7 +55,7 @@ impl Personality for Snapshot {
             }
             if let Some(late) = self.kept.lock().unwrap().take() {
                 host.answer(&late, OK);
-                thread::sleep(PAUSE);
+                host.wait_while_held();
             }
             host.flush();
             if number == self.lost {
