@@ -8,10 +8,9 @@ from pathlib import Path
 import kernel as kernels
 import settings
 import steps
+from file_systems import MAKE, check
 from guest import DRIVERS, Disk, Guest, GuestError
 
-MAKE = {"ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q"}
-CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
 CASES = [(fs, dax) for fs in ("ext4", "xfs") for dax in (False, True)]
 
 # Find the driver of the disk's device by the symbolic links in sysfs.
@@ -54,7 +53,7 @@ grep ' /mnt ' /proc/mounts
 cd /mnt
 sha256sum fsync dsync deep/er/copy
 cd / && umount /mnt
-{check} /dev/pmem0 >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+{check}
 echo 'the file system is consistent'
 ! dmesg -r | grep -E '^<[0-3]>.*(virtio|pmem|nd_|region|namespace|EXT4|XFS|I/O error)'
 """
@@ -96,7 +95,8 @@ def session(kernel, disk, case, turn, script, options):
 def power_cycle(kernel, case, size, options):
     """Write in a first guest, compare in a second."""
     fs, dax = case
-    words = {"options": "-o dax" if dax else "", "make": MAKE[fs], "check": CHECK[fs]}
+    words = {"options": "-o dax" if dax else "", "make": MAKE[fs],
+             "check": check(fs, "pmem0")}
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-") as folder:
         disk = Disk(Path(folder) / "pmem0", size)
         first = session(kernel, disk, case, 1, WRITE.format(**words), options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A striped disk of md, made of a guest's devices."""
+"""A striped disk of md or of the device mapper, made of a guest's devices."""
 
 
 def members(machine):
@@ -28,5 +28,20 @@ def raid0(machine, disks, size, chunk):
 
 
 def stop(machine):
-    """Stop the striped disk."""
+    """Stop the striped disk of md."""
     machine.sh("echo clear >/sys/block/md0/md/array_state")
+
+
+def mapper(machine, disks, size, chunk):
+    """Make a striped disk of the device mapper from the first bytes of each disk; return its name.
+    """
+    parts = " ".join(f"/dev/{disk} 0" for disk in disks)
+    machine.sh("dmsetup create --noudevsync stripe --table "
+               f"'0 {len(disks) * size // 512} striped {len(disks)} {chunk // 512} {parts}'")
+    machine.until("[ -b /dev/dm-0 ]")
+    return "dm-0"
+
+
+def remove(machine):
+    """Remove the striped disk of the device mapper."""
+    machine.sh("dmsetup remove --noudevsync stripe")

@@ -20,15 +20,13 @@ from host import LIMIT
 from machine import MIB
 
 import settings
+from file_systems import MAKE, check
 
 # How often the guest is killed; the debug kernel is slow.
 KILLS = {"release": 50, "debian": 5, "debug": 5} if settings.flag("LONG") \
     else {"release": 3, "debian": 1, "debug": 1}
 
 SIZES = {"raw": 64 * MIB, "ext4": 128 * MIB, "xfs": 320 * MIB}
-
-MAKE = {"raw": "true", "ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q -f"}
-CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
 
 # Delays of the host's fsync in milliseconds, so that the kill hits each of its phases.
 DELAYS = (0, 0, 3, 10, 30)
@@ -117,10 +115,11 @@ class Crashes:
         machine = self.boot(sizes=SIZES.values(), args=self.counters.args,
                             files={"/bin/records": self.records})
         if not self.turn:
-            for disk, make in zip(machine.pmem, MAKE.values(), strict=True):
+            for name, disk in zip(SIZES, machine.pmem, strict=True):
                 disk.path.unlink(missing_ok=True)
                 disk.create()
-                subprocess.run([*make.split(), disk.path], check=True)
+                if name in MAKE:
+                    subprocess.run([*MAKE[name].split(), disk.path], check=True)
         machine.host.keep_journal(machine.pmem)
         return machine
 
@@ -139,9 +138,9 @@ class Crashes:
             mkdir -p /mnt/{fs}
             mount /dev/${fs} /mnt/{fs}
             umount /mnt/{fs}
-            {check} /dev/${fs} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+            {check(fs, f'${fs}')}
             mount {self.random.choice(("", "-o dax"))} /dev/${fs} /mnt/{fs}
-        """) for fs, check in CHECK.items()]
+        """) for fs in MAKE]
         if not self.turn:
             results.append(self.run(machine, MAKE_DATABASE))
         else:

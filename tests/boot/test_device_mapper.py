@@ -3,19 +3,21 @@
 
 import pytest
 from machine import MIB
+from striped import mapper, members
 
 SIZE = 256 * MIB
-SECTORS = SIZE // 512
-
-# Tables of the disk over $a and $b.
-STRIPED = f"0 {2 * SECTORS} striped 2 128 $a 0 $b 0"
-MIRRORED = f"0 {SECTORS} mirror core 2 128 nosync 2 $a 0 $b 0"
 
 
-def make(machine, table):
-    """Make a disk over the two devices."""
-    a, b = (machine.disk(device) for device in machine.devices_found())
-    machine.sh(f'a=/dev/{a} b=/dev/{b}; dmsetup create --noudevsync test --table "{table}"')
+def stripe(machine):
+    """Make a striped disk of the two devices."""
+    mapper(machine, members(machine), SIZE, 64 << 10)
+
+
+def mirror(machine):
+    """Make a disk that the two devices mirror."""
+    parts = " ".join(f"/dev/{disk} 0" for disk in members(machine))
+    machine.sh("dmsetup create --noudevsync mirror --table "
+               f"'0 {SIZE // 512} mirror core 2 128 nosync 2 {parts}'")
     machine.until("[ -b /dev/dm-0 ]")
 
 
@@ -44,7 +46,7 @@ def test_striped(boot, fs, options):
     machine = boot(sizes=(SIZE, SIZE))
     machine.host.keep_journal(machine.pmem)
     with machine:
-        make(machine, STRIPED)
+        stripe(machine)
         check_flushes(machine)
         machine.sh(f"""
             mkfs.{fs} -q /dev/dm-0
@@ -56,7 +58,7 @@ def test_striped(boot, fs, options):
         machine.kill()
         machine.host.lose_power(machine.pmem)
     with boot(sizes=(SIZE, SIZE)) as machine:
-        make(machine, STRIPED)
+        stripe(machine)
         machine.sh(f"""
             mount {options} /dev/dm-0 /mnt
             {verify("--verify_only")}
@@ -70,7 +72,7 @@ def test_mirrored(boot):
     machine = boot(sizes=(SIZE, SIZE))
     machine.host.keep_journal(machine.pmem)
     with machine:
-        make(machine, MIRRORED)
+        mirror(machine)
         check_flushes(machine)
         machine.sh(f"""
             mkfs.ext4 -q -b 4096 /dev/dm-0

@@ -6,10 +6,10 @@ import re
 import pytest
 from machine import MIB, shared_by_both
 
+from file_systems import MAKE
+
 # The minimum of mkfs.xfs.
 MACHINE = {"sizes": (320 * MIB,)}
-
-FORMATS = {"ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q -f"}
 
 # Without periodic work: ext4 commits its log, XFS covers its own.
 QUIET = {"ext4": "mount -t ext4 -o commit=3600",
@@ -28,7 +28,7 @@ def write(count, more=""):
 def prepare(machine, disk, kind):
     """Mount a new file system with a file whose blocks are allocated and written."""
     machine.sh(f"""
-        {FORMATS[kind]} /dev/{disk}
+        {MAKE[kind]} /dev/{disk}
         {QUIET[kind]} /dev/{disk} /mnt
         dd if=/dev/zero of=/mnt/file bs=1M count=4 conv=fsync 2>/dev/null
         sync
@@ -83,7 +83,7 @@ def test_advertised(machine):
 
 
 @shared_by_both
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", MAKE)
 def test_one_bio(machine, kind):
     """An overwrite with O_DIRECT and O_DSYNC is exactly one bio with FUA and one host flush."""
     device = machine.device()
@@ -109,7 +109,7 @@ def test_one_bio(machine, kind):
 
 
 @shared_by_both
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", MAKE)
 def test_allocating_writes(machine, kind):
     """A write that allocates blocks needs more than FUA for its data: the log is flushed, too."""
     device = machine.device()

@@ -3,7 +3,9 @@
 
 import pytest
 from machine import DRIVERS, LONG_TIMEOUT, MIB, aio, dsync, shared_by_rust
-from test_unbind import FILE_SYSTEMS, own_errors
+from test_unbind import own_errors
+
+from file_systems import MAKE, check
 
 # Large enough for XFS.
 MACHINE = {"sizes": (512 * MIB,), "append": LONG_TIMEOUT}
@@ -46,7 +48,7 @@ def give_back(machine, device, way):
 
 
 @pytest.mark.parametrize("way", ["unbind", "pci-remove"])
-@pytest.mark.parametrize("fs", FILE_SYSTEMS)
+@pytest.mark.parametrize("fs", MAKE)
 @shared_by_rust
 def test_busy_file_system(machine, fs, way):
     """The orderly removal of a device below a busy file system loses no acknowledged data.
@@ -60,11 +62,10 @@ def test_busy_file_system(machine, fs, way):
     jbd2_complete_transaction() treats a finished transaction as a committed one. (This happened on
     virtio-blk, with ext4's shutdown ioctl and these writers, in one of four attempts.)
     """
-    make, check = FILE_SYSTEMS[fs]
     device = machine.device()
     disk = machine.disk(device)
     machine.sh(f"""
-        {make} /dev/{disk}
+        {MAKE[fs]} /dev/{disk}
         mount -t {fs} /dev/{disk} /mnt
         cd /mnt
         dd if=/dev/urandom of=synced bs=64k count=16 2>/dev/null
@@ -95,7 +96,7 @@ def test_busy_file_system(machine, fs, way):
         sha256sum -c /tmp/sums >/tmp/result 2>&1 || {{ grep -v OK /tmp/result; exit 1; }}
         cd /
         umount /mnt
-        {check} /dev/{disk} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+        {check(fs, disk)}
     """)
     assert int(machine.sh("grep -c OK /tmp/result")) >= 2 + WRITERS
 

@@ -3,32 +3,18 @@
 
 import pytest
 from machine import MIB, shared_by_both, shared_by_rust
-from striped import members, raid0, stop
+from striped import mapper, members, raid0, remove, stop
 
 COUNT = 4
 MACHINE = {"sizes": (96 * MIB,) * COUNT}
 
-STACKS = ("md", "dm")
+STACKS = {"md": raid0, "dm": mapper}
+ENDS = {"md": stop, "dm": remove}
 
 
 def build(machine, kind):
     """Make one striped disk over all devices; return its name."""
-    disks = members(machine)
-    size = 64 * MIB
-    if kind == "md":
-        return raid0(machine, disks, size, 64 << 10)
-    table = f"0 {COUNT * size // 512} striped {COUNT} 128 " + " ".join(
-        f"/dev/{disk} 0" for disk in disks)
-    machine.sh(f"dmsetup create --noudevsync stripe --table '{table}'")
-    return machine.sh("basename $(dmsetup info -c --noheadings -o blkdevname stripe)")
-
-
-def tear_down(machine, kind):
-    """Remove the disk of build()."""
-    if kind == "md":
-        stop(machine)
-    else:
-        machine.sh("dmsetup remove --noudevsync stripe")
+    return STACKS[kind](machine, members(machine), 64 * MIB, 64 << 10)
 
 
 @pytest.fixture(name="stack", params=STACKS)
@@ -37,7 +23,7 @@ def make_stack(request, machine):
     disk = build(machine, request.param)
     yield machine, disk
     machine.host.plan("pass")
-    tear_down(machine, request.param)
+    ENDS[request.param](machine)
 
 
 def begun(machine):
@@ -88,7 +74,7 @@ def test_failure_of_a_flush(machine):
         assert "Input/output error" in machine.run(f"xfs_io -c fsync /dev/{disk} 2>&1").output
     machine.host.plan("pass")
     machine.sh(f"xfs_io -c fsync /dev/{stack}")
-    tear_down(machine, "dm")
+    remove(machine)
 
 
 @shared_by_both

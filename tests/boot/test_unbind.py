@@ -4,13 +4,10 @@
 import pytest
 from machine import DRIVERS, LONG_TIMEOUT, MIB, aio, dsync, shared_by_both, shared_by_rust
 
+from file_systems import MAKE, check
+
 # Large enough for XFS.
 MACHINE = {"sizes": (512 * MIB,), "append": LONG_TIMEOUT}
-
-FILE_SYSTEMS = {
-    "ext4": ("mkfs.ext4 -q -b 4096", "e2fsck -fn"),
-    "xfs": ("mkfs.xfs -q -f", "xfs_repair -n"),
-}
 
 
 def own_errors(machine):
@@ -36,7 +33,7 @@ def test_rebind_20_times(machine):
     machine.check_errors()
 
 
-@pytest.mark.parametrize("fs", FILE_SYSTEMS)
+@pytest.mark.parametrize("fs", MAKE)
 @shared_by_rust
 def test_mounted_and_dirty(machine, fs):
     """Data that was synced before an orderly unbind is intact, in a consistent file system.
@@ -44,11 +41,10 @@ def test_mounted_and_dirty(machine, fs):
     The mount has no DAX. Dirty data is intact, too: the block layer writes it back while the device
     still works. (The C driver disables flushes first, so its dirty data is lost.)
     """
-    make, check = FILE_SYSTEMS[fs]
     device = machine.device()
     disk = machine.disk(device)
     machine.sh(f"""
-        {make} /dev/{disk}
+        {MAKE[fs]} /dev/{disk}
         mount -t {fs} /dev/{disk} /mnt
         cd /mnt
         dd if=/dev/urandom of=fsynced bs=64k count=16 conv=fsync 2>/dev/null
@@ -67,7 +63,7 @@ def test_mounted_and_dirty(machine, fs):
         sha256sum -c /tmp/sums
         cd /
         umount /mnt
-        {check} /dev/{disk} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+        {check(fs, disk)}
     """)
 
 

@@ -8,12 +8,10 @@ import pytest
 from machine import MIB, shared_by_rust
 
 import settings
+from file_systems import MAKE, check
 
 # Large enough for XFS.
 MACHINE = {"sizes": (400 * MIB,)}
-
-MAKE = {"ext4": "mkfs.ext4 -q -F -b 4096", "xfs": "mkfs.xfs -q -f"}
-CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
 
 ENGINES = ("psync --fsync=8", "libaio --iodepth=8 --direct=1 --sync=dsync",
            "io_uring --iodepth=8 --fsync=8", "mmap --fsync=8")
@@ -36,7 +34,7 @@ def unmount(machine, disk, fs):
     """Unmount a file system, and check that it is consistent."""
     machine.sh(f"""
         umount /mnt
-        {CHECK[fs]} /dev/{disk} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+        {check(fs, disk)}
     """)
 
 

@@ -4,13 +4,12 @@
 from dataclasses import dataclass
 
 from machine import MIB
-from striped import members, raid0
+from striped import mapper, members, raid0
 
-MAKE = {
-    "ext4": "mkfs.ext4 -q -F -b 4096 -J size=4 -E nodiscard,lazy_itable_init=0,lazy_journal_init=0",
-    "xfs": "mkfs.xfs -q -f -K --unsupported",
-}
-CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
+import file_systems
+
+# More for mkfs: small images, and no work later.
+FORMAT = {"ext4": "-J size=4 -E nodiscard,lazy_itable_init=0,lazy_journal_init=0", "xfs": "-K"}
 
 CHUNK = 64 << 10
 
@@ -46,7 +45,8 @@ class Target:
             machine.until("[ -b /dev/pmem0s ]")
         disk = self.assemble(machine)
         if self.fs:
-            machine.sh(f"{MAKE[self.fs]} /dev/{disk}\nmount {self.options} /dev/{disk} /mnt")
+            machine.sh(f"{file_systems.MAKE[self.fs]} {FORMAT[self.fs]} /dev/{disk}")
+            machine.sh(f"mount {self.options} /dev/{disk} /mnt")
         return disk
 
     def assemble(self, machine):
@@ -55,11 +55,7 @@ class Target:
         if self.stack == "md":
             return raid0(machine, disks, self.sizes[0], CHUNK)
         if self.stack == "dm":
-            sectors = sum(self.sizes) // 512
-            parts = " ".join(f"/dev/{disk} 0" for disk in disks)
-            machine.sh("dmsetup create --noudevsync stripe --table "
-                       f"'0 {sectors} striped 2 {CHUNK // 512} {parts}'")
-            return "dm-0"
+            return mapper(machine, disks, self.sizes[0], CHUNK)
         return disks[0]
 
     def attach(self):
@@ -87,14 +83,14 @@ class Target:
             runner look {' '.join(folders)}
             cd /
             umount /mnt
-            {CHECK[self.fs]} /dev/{disk} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+            {file_systems.check(self.fs, disk)}
         """
 
 
 RAW = Target(None)
 FILE_SYSTEMS = (
-    *(Target(fs, options) for fs in MAKE for options in ("", "-o dax")),
-    *(Target(fs, stack=stack) for stack in ("md", "dm") for fs in MAKE),
+    *(Target(fs, options) for fs in FORMAT for options in ("", "-o dax")),
+    *(Target(fs, stack=stack) for stack in ("md", "dm") for fs in FORMAT),
     Target("ext4", stack="btt"),
     Target("xfs", stack="btt"),
 )

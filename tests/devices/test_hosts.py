@@ -10,9 +10,7 @@ from machine import lent
 from subject import MIB, OPTIONS, combinations, page, wait
 
 import settings
-
-MAKE = {"ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q -f --unsupported"}
-CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
+from file_systems import MAKE, check
 
 # Feature bits that the driver or the virtio core understands, and INDIRECT_DESC, which the driver
 # refuses because it allocates.
@@ -91,7 +89,7 @@ def test_file_system(machine, fs):
     assert b"a" * 4096 in machine.served.image.read_bytes()
     machine.sh(f"""
         umount /mnt
-        {CHECK[fs]} /dev/{disk} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+        {check(fs, disk)}
     """)
     machine.check_errors()
 

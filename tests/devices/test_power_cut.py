@@ -9,15 +9,13 @@ import pytest
 from subject import OPTIONS, WORKING, combinations, wait
 
 import settings
+from file_systems import MAKE, check
 
 # How often the power fails for each personality, transport and file system.
 CUTS = 5 if settings.flag("LONG") else 1
 
 # The range of flushes within which it fails.
 FLUSHES = (15, 60)
-
-MAKE = {"ext4": "mkfs.ext4 -q -b 4096", "xfs": "mkfs.xfs -q -f --unsupported"}
-CHECK = {"ext4": "e2fsck -fn", "xfs": "xfs_repair -n"}
 
 # A file for each record: its number gives its content. The console has the acknowledgement after
 # the record is durable. Its size is that of three pages, so that a page may be missing.
@@ -87,6 +85,6 @@ def test_power_cut(make, folder, combination, seed, fs):
                 machine.sh(READ.format(method=method, last=number))
             machine.sh(f"""
                 umount /mnt
-                {CHECK[fs]} /dev/{disk} >/tmp/check 2>&1 || {{ cat /tmp/check; exit 1; }}
+                {check(fs, disk)}
             """)
             machine.check_errors()
