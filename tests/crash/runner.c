@@ -2,18 +2,19 @@
 /*
  * Runs steps in a guest, and reads back what they have left.
  *
- *	runner run DISK [busy] <STEPS	in the working directory; the steps are those of workloads.py
+ *	runner run DISK [busy] <STEPS	in the working directory; workloads.py describes the steps
  *	runner look DIRECTORY…		prints a line for each path below
  *
  * A page that a step writes is full of one word. The number of steps that have returned is the
  * first word of the file that COUNTERS names in the environment, which is memory that the host
- * shares. So the host has it at each flush. With "busy" a second thread flushes DISK all the time, so that
- * flushes are in flight when steps begin.
+ * shares. So the host has it at each flush. With "busy" a second thread flushes DISK all the time,
+ * so that flushes are in flight when steps begin.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/fs.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -23,6 +24,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PAGE	4096
@@ -74,6 +76,29 @@ static void put(const struct step *step, int flags)
 	close(fd);
 }
 
+/* A synchronous write to a disk is followed by a flush; an asynchronous one is a bio with FUA. */
+static void put_fua(const struct step *step)
+{
+	int fd = must(open(step->path, O_WRONLY | O_DIRECT | O_DSYNC), step->path);
+	struct iocb request = {
+		.aio_lio_opcode = IOCB_CMD_PWRITE,
+		.aio_fildes = fd,
+		.aio_buf = (uintptr_t)pages_of(step),
+		.aio_nbytes = step->count * PAGE,
+		.aio_offset = step->first * PAGE,
+	}, *requests[] = { &request };
+	aio_context_t context = 0;
+	struct io_event event;
+
+	must(syscall(SYS_io_setup, 1, &context), "io_setup");
+	must(syscall(SYS_io_submit, context, 1, requests), "io_submit");
+	must(syscall(SYS_io_getevents, context, 1, 1, &event, NULL), "io_getevents");
+	if (event.res != (int64_t)request.aio_nbytes)
+		die("aio");
+	must(syscall(SYS_io_destroy, context), "io_destroy");
+	close(fd);
+}
+
 static void map(const struct step *step)
 {
 	int fd = must(open(step->path, O_RDWR), step->path);
@@ -119,7 +144,7 @@ static void execute(const struct step *step)
 	else if (!strcmp(name, "dsync"))
 		put(step, O_DSYNC);
 	else if (!strcmp(name, "fua"))
-		put(step, O_DIRECT | O_DSYNC);
+		put_fua(step);
 	else if (!strcmp(name, "msync"))
 		map(step);
 	else if (!strcmp(name, "truncate"))

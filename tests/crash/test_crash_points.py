@@ -94,8 +94,8 @@ def test_raw_two_operations(boot, seed):
 # Faults of the driver: by how many workloads of one operation each is found at most, and whether
 # another task flushes meanwhile.
 MUTANTS = {
-    "early": (8, False),
-    "plain-fua": (16, False),
+    "early": (1, False),
+    "plain-fua": (13, False),
     "remote": (8, True),
 }
 
