@@ -63,7 +63,7 @@ def clippy(kdir, tools):
 def clippy_programs(tools):
     """Check the programs of the tests with clippy, by the compiler that builds the kernel."""
     log = steps.log_path("clippy-programs")
-    for number, name in enumerate(("model", "device")):
+    for number, name in enumerate(("model", "device", "concurrency")):
         # As cargo-clippy does, which need not be beside the compiler.
         steps.run([toolchain.cargo(), "check", "--locked", "--all-targets", "--manifest-path",
                    settings.TESTS / name / "Cargo.toml",
