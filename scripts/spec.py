@@ -110,7 +110,7 @@ def of_pytest(text):
         names = {child.tag for child in case}
         outcome = "failed" if names & {"failure", "error"} else \
             "skipped" if "skipped" in names else "passed"
-        found.append((f"{case.get('classname').replace('.', '/')}.py::{case.get('name')}",
+        found.append((f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}",
                       outcome))
     return found
 

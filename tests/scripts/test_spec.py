@@ -16,6 +16,7 @@ JUNIT = """<testsuites><testsuite>
 <testcase classname="tests.boot.test_x" name="test_mixed[2]"><failure /></testcase>
 <testcase classname="tests.boot.test_x" name="test_broken"><error /></testcase>
 <testcase classname="tests.boot.test_x" name="test_out"><skipped /></testcase>
+<testcase name="a worker that crashed"><error /></testcase>
 </testsuite></testsuites>"""
 KUNIT = {"test_cases": [], "sub_groups": [{
     "name": "suite", "test_cases": [{"name": "good", "status": "PASS"},
