@@ -55,14 +55,26 @@ mount -t tmpfs tmp tmp
 mount -t tmpfs run run
 mount -o bind /lib/modules lib/modules
 mount -o bind /share results
+mkdir -p usr/local/sbin
+cat >usr/local/sbin/dmsetup <<'END'
+#!/bin/sh
+# With the links that udev would make: XFS has directories in sysfs by their target's name.
+/usr/sbin/dmsetup "$@" || exit
+/usr/sbin/dmsetup info -c --noheadings --separator ' ' -o name,blkdevname |
+    while read -r name disk; do
+        [ ! -b "/dev/$disk" ] || ln -sfn "../$disk" "/dev/mapper/$name"
+    done
+find /dev/mapper -xtype l -delete
+END
+chmod +x usr/local/sbin/dmsetup
 chroot . mkfs.{fs} -q {make} /dev/pmem0
 """
 
 # The suite runs no dm-flakey on a disk that supports DAX, so one that passes all through hides it.
 HIDE_DAX = """
 modprobe dm-flakey
-dmsetup create scratch --table "0 $(blockdev --getsz /dev/pmem1) flakey /dev/pmem1 0 86400 0"
-dmsetup mknodes scratch
+chroot . /usr/local/sbin/dmsetup create scratch --table \\
+    "0 $(blockdev --getsz /dev/pmem1) flakey /dev/pmem1 0 86400 0"
 """
 
 RUN = "chroot /root/suite env -i {variables} sh -c 'cd /xfstests && exec ./check {case}'"
@@ -153,7 +165,7 @@ def variables(section):
     """Return the suite's settings for a section, as words of a shell."""
     fs, make, mount = SECTIONS[section]
     values = {
-        "PATH": "/usr/sbin:/usr/bin", "HOME": "/root", "LC_ALL": "C", "FSTYP": fs,
+        "PATH": "/usr/local/sbin:/usr/sbin:/usr/bin", "HOME": "/root", "LC_ALL": "C", "FSTYP": fs,
         "TEST_DEV": "/dev/pmem0", "TEST_DIR": "/mnt/test", "TEST_FS_MOUNT_OPTS": mount,
         "SCRATCH_DEV": "/dev/pmem1" if mount else "/dev/mapper/scratch",
         "SCRATCH_MNT": "/mnt/scratch", "LOGWRITES_DEV": "/dev/vdb",
