@@ -78,8 +78,11 @@ class Stress:
 
     def run(self, duration):
         """Execute random operations for this many seconds, and no fewer than there are kinds."""
-        actions = (self.rebind, self.reset, self.rescan, self.suspend, self.slow_host,
-                   self.failing_host, self.good_host)
+        actions = [self.rebind, self.rescan, self.suspend, self.slow_host, self.failing_host,
+                   self.good_host]
+        # Debian's kernel does not report it to the driver, so it loses a flush: test_stock.py.
+        if self.machine.kernel.name != "debian":
+            actions.append(self.reset)
         end = time.monotonic() + duration
         while time.monotonic() < end or len(self.done) < len(actions):
             action = self.random.choice(actions)
