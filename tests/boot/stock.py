@@ -37,11 +37,13 @@ SKIPPED = {
     "test_no_allocation.py": "the kernel has no fault injection",
     "test_power.py::test_hibernation": "it resumes before the module of its disk is loaded",
     "test_suites.py": "the kernel has no KUnit",
+    "test_read_only.py": "read_only is refused: test_stock.py",
     "test_reset.py::test_function_reset": "the core reports no reset: test_stock.py",
     "test_sample.py": "the module has the driver alone",
     "test_stacked.py::test_fsync_is_a_bio": "a data-less flush sleeps without its patch",
     "test_stacked.py::test_members_flush_together": "a data-less flush sleeps without its patch",
     "test_trace.py::test_free_when_off": "it reads vmlinux",
+    "test_workloads.py::test_fsx": "XFS with DAX and huge pages warns (fs/dax.c), as with C",
 }
 
 
