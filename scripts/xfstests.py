@@ -55,6 +55,8 @@ mount -t tmpfs tmp tmp
 mount -t tmpfs run run
 mount -o bind /lib/modules lib/modules
 mount -o bind /share results
+# udev's link, which a shell's <(COMMAND) needs.
+ln -s /proc/self/fd dev/fd
 mkdir -p usr/local/sbin
 cat >usr/local/sbin/dmsetup <<'END'
 #!/bin/sh
