@@ -170,10 +170,13 @@ SCRIPT
         limit = time.monotonic() + timeout * self.slowness
         while (result := self.run(condition, timeout)).status:
             if time.monotonic() > limit:
-                # The console gets the stacks of sleeping tasks.
+                # The console gets the stacks of sleeping tasks, and the timers.
                 self.run("""
                     ls /sys/bus/nd/devices /dev/pmem* >/dev/kmsg 2>&1
+                    grep -i virtio /proc/interrupts >/dev/kmsg
+                    cat /sys/kernel/debug/virtio_pmem_rust-*/stats >/dev/kmsg 2>&1
                     echo w >/proc/sysrq-trigger
+                    echo q >/proc/sysrq-trigger
                     sleep 3
                 """)
                 raise self.error(f"not true within {timeout * self.slowness} s: {condition}\n"
