@@ -113,7 +113,9 @@ def test_stress(boot, seed):
             print("done:", *stress.done)
         machine.host.plan("pass")
         before = machine.host.begun()
-        machine.sh("touch /tmp/stop; killall fio 2>/dev/null || true")
+        machine.sh("touch /tmp/stop")
+        # The loop may be about to start fio.
+        machine.until("killall fio 2>/dev/null; [ -e /tmp/load.status ]")
         machine.join("load")
         # The device works as before.
         disk = machine.disk(machine.device())
