@@ -93,8 +93,10 @@ static void put_fua(const struct step *step)
 	must(syscall(SYS_io_setup, 1, &context), "io_setup");
 	must(syscall(SYS_io_submit, context, 1, requests), "io_submit");
 	must(syscall(SYS_io_getevents, context, 1, 1, &event, NULL), "io_getevents");
-	if (event.res != (int64_t)request.aio_nbytes)
+	if (event.res != (int64_t)request.aio_nbytes) {
+		errno = event.res < 0 ? -event.res : EIO;
 		die("aio");
+	}
 	must(syscall(SYS_io_destroy, context), "io_destroy");
 	close(fd);
 }
