@@ -14,17 +14,18 @@ DSYNC = 'xfs_io -d -s -c "pwrite -q -S {pattern} -b 4k {at}k 4k" /dev/{disk}'
 SEEDS = 10 if settings.flag("LONG") else 2
 
 
-# One flush, where O_SYNC on a disk needs two.
-FSYNC = 'xfs_io -c "pwrite -q -S {pattern} -b 4k {at}k 4k" -c fsync /dev/{disk}'
-
-
 def write(machine, disk, number):
     """Write a page with O_SYNC."""
     machine.sh(DSYNC.format(pattern=number + 1, at=4 * number, disk=disk))
 
 
+def fsync(disk, number):
+    """Return the guest's command that writes such a page with one flush; O_SYNC needs two."""
+    return f'xfs_io -c "pwrite -q -S {number + 1} -b 4k {4 * number}k 4k" -c fsync /dev/{disk}'
+
+
 def check_page(machine, number):
-    """Check that what write() wrote is in the image."""
+    """Check that what write() or fsync() wrote is in the image."""
     image = machine.served.image.read_bytes()
     assert image[4096 * number:4096 * (number + 1)] == bytes([number + 1]) * 4096
 
@@ -91,9 +92,9 @@ def test_late_answer(make, folder, combination):
         device = machine.device()
         disk = machine.disk(device)
         for number in range(5):
-            machine.sh(FSYNC.format(pattern=number + 1, at=4 * number, disk=disk))
+            machine.sh(fsync(disk, number))
         with machine.served.holding():
-            machine.later("writer", FSYNC.format(pattern=6, at=20, disk=disk))
+            machine.later("writer", fsync(disk, 5))
             # The second flush is lost because of the surplus answer.
             wait(lambda: machine.done("writer") or machine.stats(device)["lost"] == 2, True)
             assert not machine.done("writer")
