@@ -95,8 +95,7 @@ def session(kernel, disk, case, turn, script, options):
 def power_cycle(kernel, case, size, options):
     """Write in a first guest, compare in a second."""
     fs, dax = case
-    words = {"options": "-o dax" if dax else "", "make": MAKE[fs],
-             "check": check(fs, "pmem0")}
+    words = {"options": "-o dax" if dax else "", "make": MAKE[fs], "check": check(fs, "pmem0")}
     with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-") as folder:
         disk = Disk(Path(folder) / "pmem0", size)
         first = session(kernel, disk, case, 1, WRITE.format(**words), options)
