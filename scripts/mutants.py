@@ -8,10 +8,8 @@ that was killed is not tested again, one that survived only if tests have change
 
 import dataclasses
 import fnmatch
-import hashlib
 import json
 import os
-import random
 import shutil
 import time
 from collections import Counter
@@ -20,6 +18,7 @@ import coverage
 import graft
 import kernel_source
 import kunit
+import long_run
 import mutate
 import packages
 import settings
@@ -50,14 +49,9 @@ RANDOM = ("pmem_random_kunit.seed=1", "pmem_random_kunit.runs=300")
 COMPILED, KILLED, SURVIVED = "not compiled", "killed", "survived"
 
 
-def digest(*parts):
-    """Return a digest of some texts."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
-
-
 def texts(*patterns):
     """Return the digest of the files of this repository that match."""
-    return digest(*(path.read_text() for pattern in patterns
+    return long_run.digest(*(path.read_text() for pattern in patterns
                     for path in sorted(settings.ROOT.glob(pattern))))
 
 
@@ -73,8 +67,8 @@ class Model:
             shutil.copytree(settings.ROOT / name, self.root / name)
         self.cargo = toolchain.cargo()
         tests = self.tests()
-        key = digest("no fault", texts(*MODEL), tests)
-        if results.get(key, tests) != (SURVIVED, ""):
+        key = long_run.digest("no fault", texts(*MODEL), tests)
+        if kept(results, key, tests) != (SURVIVED, ""):
             with steps.step("tests without a fault (model)"):
                 if self.outcome() != (SURVIVED, ""):
                     raise steps.Trouble(f"the tests fail\nlog: {steps.log_path('mutants')}")
@@ -192,26 +186,10 @@ def repair():
         path.unlink()
 
 
-class Results:
-    """What is known of mutants, in a file that outlives a run."""
-
-    def __init__(self):
-        self.path, self.known = FOLDER / "results", {}
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                key, *result = json.loads(line)
-                self.known[key] = result
-
-    def get(self, key, tests):
-        """Return a mutant's outcome and the test that killed it, if they still hold."""
-        outcome, by, then = self.known.get(key, (None, "", ""))
-        return (outcome, by) if outcome != SURVIVED or then == tests else (None, "")
-
-    def put(self, key, outcome, by, tests):
-        """Add an outcome."""
-        self.known[key] = outcome, by, tests
-        with self.path.open("a", encoding="ascii") as out:
-            out.write(json.dumps([key, outcome, by, tests]) + "\n")
+def kept(results, key, tests):
+    """Return a mutant's outcome and the test that killed it, if they still hold."""
+    outcome, by, then = results.get(key) or (None, "", "")
+    return (outcome, by) if outcome != SURVIVED or then == tests else (None, "")
 
 
 def reasons():
@@ -255,27 +233,16 @@ def jobs(names):
     for name in names:
         path = settings.ROOT / name
         for mutant in mutate.mutants(tool, settings.ROOT, name, coverage.tests_begin(path)):
-            yield Job(mutant, digest(path.read_text(), mutant.name))
-
-
-def sample(found):
-    """Return as many as LIMIT= says, the same for the same SEED=."""
-    limit = settings.number("LIMIT")
-    if not limit:
-        return found
-    seed = settings.number("SEED") or 1
-    return random.Random(seed).sample(found, min(limit, len(found)))
+            yield Job(mutant, long_run.digest(path.read_text(), mutant.name))
 
 
 def work(todo, results, kdir):
     """Test mutants until MINUTES= are over."""
-    minutes = settings.number("MINUTES")
-    end = time.monotonic() + 60 * minutes if minutes else float("inf")
-    runners = {}
+    end, runners = long_run.deadline(), {}
     for job in todo:
         kind = Model if job.mutant.file in MODEL else Uml
         tests = kind.tests()
-        job.outcome, job.by = results.get(job.key, tests)
+        job.outcome, job.by = kept(results, job.key, tests)
         if job.outcome or time.monotonic() > end:
             continue
         if kind not in runners:
@@ -333,8 +300,8 @@ def main():
         names = [name for name in coverage.measured(graft.Tree(kdir)) if name != FAULTS]
         everything = list(jobs(names))
         files = chosen(names)
-        todo = sample([job for job in everything if job.mutant.file in files])
-        work(todo, Results(), kdir)
+        todo = long_run.sample([job for job in everything if job.mutant.file in files])
+        work(todo, long_run.Results(FOLDER / "results"), kdir)
     return 1 if report(todo, reasons(), {job.place for job in everything}) else 0
 
 

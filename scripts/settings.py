@@ -69,10 +69,11 @@ VARIABLES = {
     "ONLY": Variable("'PATTERN'", "which KUnit suites run, or which of their cases: "
                      "'virtio_pmem_late.*'; which files make mutants changes: '*/engine.rs'; "
                      "xfstests: which cases of its list"),
-    "LIMIT": Variable("NUMBER", "mutants: how many, chosen by SEED (all)"),
-    "MINUTES": Variable("NUMBER", "mutants: after how long no further one is begun"),
+    "LIMIT": Variable("NUMBER", "mutants, xfstests: how many, chosen by SEED (all)"),
+    "MINUTES": Variable("NUMBER", "mutants, xfstests: after how long no further one is begun"),
     "XFSTESTS": Variable("DIR|ARCHIVE", "a checkout or an archive of xfstests"),
-    "GROUP": Variable("quick", "xfstests: all cases of this group, and not the list"),
+    "GROUP": Variable("quick", "xfstests: all cases of this group, and not the list; the next run "
+                      "does what is left"),
     "LONG": Variable("1", "run the long tests, too, and all on both kernels; the randomized tests "
                      "run longer"),
     "SEED": Variable("NUMBER", "repeats a randomized test, whose name or log has the number"),

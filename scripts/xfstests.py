@@ -2,12 +2,13 @@
 """Run cases of xfstests on both drivers, and report where the one in Rust is worse.
 
 Guests run a few cases each. A case that does not end takes its guest with it; the next guest goes
-on with the next case.
+on with the next case. With GROUP= verdicts are kept, and a later run does the rest.
 """
 
 import concurrent.futures
 import dataclasses
 import fnmatch
+import itertools
 import multiprocessing
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import accel
 import kernel as kernels
+import long_run
 import settings
 import steps
 import xfstests_root
@@ -287,38 +289,80 @@ def junit(outcomes):
     return tree.tostring(suite, encoding="unicode")
 
 
-def works(pairs, limit):
-    """Return the work for guests, the two drivers' next to each other."""
-    found = []
-    for section in SECTIONS:
-        cases = [case for one, case in pairs if one == section]
-        for first in range(0, len(cases), SHARE):
-            found += [Work(section, tuple(cases[first:first + SHARE]), driver, limit)
-                      for driver in DRIVERS]
-    return found
+class Verdicts:
+    """The outcomes of pairs of section and case on both drivers; they outlive the run if KEEP."""
+
+    def __init__(self, pairs, expunged, inputs, keep):
+        self.expunged, self.inputs, self.keep = expunged, inputs, keep
+        self.out = settings.out("xfstests")
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.results = long_run.Results(self.out / "verdicts")
+        self.outcomes = {pair: {} for pair in pairs}
+        for pair, both in self.outcomes.items() if keep else ():
+            for driver in DRIVERS:
+                kept = self.results.get(self.key(*pair, driver))
+                if kept:
+                    both[driver] = Outcome(*kept)
+
+    def key(self, section, case, driver):
+        """Return the key of an outcome: all that it depends on."""
+        return long_run.digest(self.inputs, variables(section), section, case, driver)
+
+    def left(self, limit):
+        """Return the work for guests, the two drivers' next to each other."""
+        found = []
+        for section in SECTIONS:
+            shares = []
+            for driver in DRIVERS:
+                cases = [case for (one, case), both in self.outcomes.items()
+                         if one == section and driver not in both]
+                shares.append([Work(section, tuple(cases[first:first + SHARE]), driver, limit)
+                               for first in range(0, len(cases), SHARE)])
+            found += [work for both in itertools.zip_longest(*shares) for work in both if work]
+        return found
+
+    def add(self, work, outcomes):
+        """Add the outcomes of a guest's work, and write the reports."""
+        for case, outcome in outcomes.items():
+            self.outcomes[work.section, case][work.driver] = outcome
+            if self.keep:
+                self.results.put(self.key(work.section, case, work.driver),
+                                 *dataclasses.astuple(outcome))
+        for name, text in (("report.md", report(self.outcomes, self.expunged)),
+                           ("junit.xml", junit(self.outcomes))):
+            (self.out / name).write_text(text, encoding="utf-8")
+
+    def count(self):
+        """Return on how many pairs the driver in Rust passes, and on how many it is worse."""
+        whole = [both for both in self.outcomes.values() if len(both) == len(DRIVERS)]
+        bad = [both for both in whole if worse(both["rust"], both["c"])]
+        good = [both for both in whole if both["rust"].verdict == "pass"]
+        steps.say(f"{len(whole) - len(good) - len(bad)} cases pass with neither driver, "
+                  f"{len(self.outcomes) - len(whole)} are left\nreport: {self.out / 'report.md'}")
+        return len(good), len(bad)
 
 
-def compare(pairs, expunged, kernel, root):
-    """Run all pairs on both drivers; keep the reports up to date. Return the outcomes."""
-    outcomes, out = {pair: {} for pair in pairs}, settings.out("xfstests")
+def in_time(work, end, kernel, root):
+    """Run cases, unless the time is over."""
+    return run(work, kernel, root) if time.monotonic() < end else {}
+
+
+def compare(verdicts, kernel, root):
+    """Run what is left, on both drivers."""
     accel.choose(kernel, boots)  # once, not in each process
     workers = max(os.cpu_count() // settings.number("SMP"), 1)
     with concurrent.futures.ProcessPoolExecutor(workers) as pool:
-        todo = {pool.submit(run, work, kernel, root): work
-                for work in works(pairs, settings.number("TIMEOUT") or LIMIT)}
+        end = long_run.deadline()
+        todo = {pool.submit(in_time, work, end, kernel, root): work
+                for work in verdicts.left(settings.number("TIMEOUT") or LIMIT)}
         try:
             for future in concurrent.futures.as_completed(todo):
-                work = todo[future]
-                for case, outcome in future.result().items():
-                    outcomes[work.section, case][work.driver] = outcome
-                (out / "report.md").write_text(report(outcomes, expunged), encoding="utf-8")
-                (out / "junit.xml").write_text(junit(outcomes), encoding="utf-8")
+                verdicts.add(todo[future], future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 child.terminate()  # it ends its guest
             raise
-    return outcomes
 
 
 def compare_selected():
@@ -329,15 +373,14 @@ def compare_selected():
     expunged = {(section, case): reason for section in SECTIONS
                 for case, reason in entries(LISTS / f"expunge.{section}").items()}
     listed = [split(name) for name in entries(LISTS / "list")]
-    pairs = choose(groups, listed, expunged, settings.get("GROUP"), settings.get("ONLY"))
+    group = settings.get("GROUP")
+    pairs = choose(groups, listed, expunged, group, settings.get("ONLY"))
     kernel = kernels.ready(settings.choice("KERNEL"))
-    with steps.step(f"xfstests, {len(pairs)} cases on both drivers"):
-        outcomes = compare(pairs, expunged, kernel, root)
-    bad = [both for both in outcomes.values() if worse(both["rust"], both["c"])]
-    good = [both for both in outcomes.values() if both["rust"].verdict == "pass"]
-    steps.say(f"{len(pairs) - len(good) - len(bad)} cases pass with neither driver\n"
-              f"report: {settings.out('xfstests') / 'report.md'}")
-    return len(good), len(bad)
+    inputs = long_run.digest(kernel.image.read_bytes(), xfstests_root.key(xfstests_root.given()))
+    verdicts = Verdicts(long_run.sample(pairs), expunged, inputs, bool(group))
+    with steps.step(f"xfstests, {len(verdicts.outcomes)} cases on both drivers"):
+        compare(verdicts, kernel, root)
+    return verdicts.count()
 
 
 def optional():

@@ -84,17 +84,12 @@ def test_operators_are_those_of_cargo_mutants(tmp_path, monkeypatch):
     assert found[1].apply(text) == text.replace("b > 2", "b < 2")
 
 
-def test_results_outlive_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(mutants, "FOLDER", tmp_path)
-    results = mutants.Results()
-    results.put("a", mutants.KILLED, "cases", "tests 1")
-    results.put("b", mutants.SURVIVED, "", "tests 1")
-    results = mutants.Results()
-    assert results.get("a", "tests 2") == (mutants.KILLED, "cases")
-    assert results.get("b", "tests 1") == (mutants.SURVIVED, "")
-    # A new test may find it.
-    assert results.get("b", "tests 2")[0] is None
-    assert results.get("c", "tests 1")[0] is None
+def test_a_survivor_is_tested_again_by_other_tests():
+    results = {"a": [mutants.KILLED, "cases", "tests 1"], "b": [mutants.SURVIVED, "", "tests 1"]}
+    assert mutants.kept(results, "a", "tests 2") == (mutants.KILLED, "cases")
+    assert mutants.kept(results, "b", "tests 1") == (mutants.SURVIVED, "")
+    assert mutants.kept(results, "b", "tests 2")[0] is None
+    assert mutants.kept(results, "c", "tests 1")[0] is None
 
 
 def test_a_fault_does_not_outlive_a_run(tmp_path, monkeypatch):
@@ -137,18 +132,6 @@ def test_scores_have_targets(capsys):
     reasons = {(mutants.ENGINE, "a"): "equivalent"}
     assert mutants.report(found, reasons, {one.place for one in found}) == 1
     assert "less than 90 % of the engine" in capsys.readouterr().out
-
-
-def test_a_sample_is_repeated_by_its_seed(monkeypatch):
-    found = list(range(100))
-    assert mutants.sample(found) == found
-    monkeypatch.setenv("LIMIT", "5")
-    monkeypatch.setenv("SEED", "7")
-    assert mutants.sample(found) == mutants.sample(found)
-    assert len(set(mutants.sample(found))) == 5
-    first = mutants.sample(found)
-    monkeypatch.setenv("SEED", "8")
-    assert mutants.sample(found) != first
 
 
 def test_reasons_are_under_their_mutants(tmp_path, monkeypatch):

@@ -125,11 +125,37 @@ def test_the_report_for_machines():
     assert found == {"generic/001": ["failure"], "generic/002": [], "generic/003": ["skipped"]}
 
 
-def test_guests_run_few_cases_on_each_driver():
-    pairs = [("xfs", f"generic/{number:03}") for number in range(xfstests.SHARE + 1)]
-    works = xfstests.works(pairs, 10)
-    assert [(len(work.cases), work.driver) for work in works] == [
+PAIRS = [("xfs", f"generic/{number:03}") for number in range(xfstests.SHARE + 1)]
+
+
+@pytest.fixture(name="verdicts")
+def verdicts_of_pairs(monkeypatch, tmp_path):
+    """Begin a run of PAIRS, on a kernel, that keeps its verdicts or not."""
+    monkeypatch.setattr(settings, "BUILD", tmp_path)
+    return lambda kernel="kernel", keep=True: xfstests.Verdicts(PAIRS, {}, kernel, keep)
+
+
+def test_guests_run_few_cases_on_each_driver(verdicts):
+    assert [(len(work.cases), work.driver) for work in verdicts().left(10)] == [
         (xfstests.SHARE, "c"), (xfstests.SHARE, "rust"), (1, "c"), (1, "rust")]
+
+
+def test_a_later_run_does_what_is_left(verdicts):
+    first = verdicts()
+    for work in first.left(10)[:3]:  # all on C, all but one on Rust
+        first.add(work, {case: Outcome("pass", "", 3) for case in work.cases})
+    assert first.count() == (xfstests.SHARE, 0)
+    again = verdicts()
+    assert again.count() == (xfstests.SHARE, 0)
+    assert [(work.cases, work.driver) for work in again.left(10)] == [((PAIRS[-1][1],), "rust")]
+    # Another kernel has verdicts of its own, and so has a run that was asked for each case.
+    assert len(verdicts("another").left(10)) == len(verdicts(keep=False).left(10)) == 4
+
+
+def test_no_guest_starts_when_the_time_is_over(monkeypatch):
+    monkeypatch.setattr(xfstests, "run", lambda *_: {"a": Outcome("pass")})
+    assert xfstests.in_time(None, float("inf"), None, None) == {"a": Outcome("pass")}
+    assert xfstests.in_time(None, 0, None, None) == {}
 
 
 class Machine:
