@@ -76,6 +76,7 @@ impl Policy for Spy {
 #[derive(Default)]
 struct Desk {
     now: u64,
+    times_read: usize,
     used: Option<Used>,
     is_dead: bool,
     has_surplus: bool,
@@ -114,6 +115,7 @@ impl Port<List> for Desk {
         self.given_up += 1;
     }
     fn now(&mut self) -> u64 {
+        self.times_read += 1;
         self.now
     }
     fn is_timer_precise(&self) -> bool {
@@ -251,6 +253,21 @@ fn they_come_too_late() {
     scene.calls();
     scene.answer(DONE).arrive(&[6]);
     assert_eq!(scene.calls(), [Present(0), Present(1), Sent(None)]);
+}
+
+#[test]
+fn only_the_first_reads_the_clock() {
+    let mut scene = Scene::gathering();
+    let before = scene.desk.times_read;
+    scene.at(1020).arrive(&[5]);
+    assert_eq!(scene.desk.times_read, before + 1);
+    // The timer ends the gathering, also if it is late.
+    scene.at(1150).arrive(&[6]);
+    assert_eq!(scene.desk.times_read, before + 1);
+    assert_eq!(scene.desk.gathered, []);
+    assert_eq!(scene.wake(1160), None);
+    assert_eq!(scene.desk.gathered, [(2, 3)]);
+    assert_eq!(scene.desk.sent.last(), Some(&vec![5, 6]));
 }
 
 #[test]
