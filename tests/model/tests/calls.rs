@@ -220,7 +220,9 @@ fn the_callers_come_back_in_time() {
     assert_eq!(scene.calls(), [Present(3)]);
     assert_eq!(scene.engine.take_timer(), None);
 
+    let before = scene.desk.times_read;
     scene.at(50).answer(DONE);
+    assert_eq!(scene.desk.times_read, before + 1);
     assert_eq!(scene.calls(), [Answered(50, 1, 2), Present(2)]);
     assert_eq!(scene.engine.take_timer(), Some(Start(150)));
     assert_eq!(scene.engine.take_timer(), None);
@@ -389,12 +391,14 @@ fn a_flush_that_cannot_be_sent_is_tried_again() {
     for case in 0..3 {
         let mut scene = Scene::new(false, desk());
         scene.arrive(&[1]);
+        assert_eq!(scene.engine.take_timer(), Some(Start(500)));
         scene.desk.has_surplus = true;
         match case {
             0 => (),
             1 => scene.quiesce(),
             _ => scene.engine.fail("why", &mut scene.desk),
         }
+        assert_eq!(scene.engine.take_timer(), (case != 0).then_some(Stop));
         assert_eq!(scene.wake(500), None);
         assert_eq!(scene.engine.is_out_of_step(), case == 0);
     }
@@ -413,6 +417,7 @@ fn a_dead_queue_breaks_the_engine() {
     scene.engine.drain(&mut scene.desk);
     assert_eq!(scene.desk.broke, ["the queue is broken"]);
     assert_eq!(scene.desk.ended, [(vec![1], Ended::Broken)]);
+    assert!(!scene.engine.recover(&mut scene.desk));
     assert!(scene.engine.is_quiet() && !scene.engine.is_idle());
     scene.engine.completed(1);
     assert!(scene.engine.is_idle());
