@@ -64,7 +64,8 @@ class Model:
         self.root = FOLDER / "model"
         for name in ("tests/model", DRIVER):
             shutil.rmtree(self.root / name, ignore_errors=True)
-            shutil.copytree(settings.ROOT / name, self.root / name)
+            # As new files: cargo may have compiled the last mutant of another run, after these.
+            shutil.copytree(settings.ROOT / name, self.root / name, copy_function=shutil.copyfile)
         self.cargo = toolchain.cargo()
         tests = self.tests()
         key = long_run.digest("no fault", texts(*MODEL), tests)
