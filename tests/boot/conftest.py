@@ -15,7 +15,6 @@ long        runs with LONG=1 only
 """
 
 import itertools
-import tempfile
 from pathlib import Path
 
 import arm64
@@ -26,7 +25,11 @@ import pytest
 import stock
 import suite
 from machine import Machine, lent
-from suite import kernel_to_boot, pytest_addoption  # noqa: F401  pytest finds them by their names
+from suite import (  # noqa: F401  pytest finds them by their names
+    folder_for_disks,
+    kernel_to_boot,
+    pytest_addoption,
+)
 
 import architecture
 import settings
@@ -77,30 +80,21 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def library():
     """The library through which tests control QEMU's fsync."""
-    settings.BUILD.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as folder:
-        yield hosts.build(Path(folder) / "host_fsync.so")
+    with suite.temporary() as path:
+        yield hosts.build(path / "host_fsync.so")
 
 
 @pytest.fixture(scope="session")
 def records():
     """The program of the guest that writes numbered records."""
-    settings.BUILD.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as folder:
-        yield counters.build(Path(folder) / "records")
+    with suite.temporary() as path:
+        yield counters.build(path / "records")
 
 
 @pytest.fixture(scope="session")
 def fsx():
     """The file system exerciser."""
     return exerciser.build()
-
-
-@pytest.fixture
-def folder():
-    """A directory for the test's disks, on a real file system."""
-    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as path:
-        yield Path(path)
 
 
 @pytest.fixture
@@ -123,8 +117,8 @@ def shared(request, kernel, library):
     if hasattr(request, "param"):
         options |= {"driver": request.param, "name": f"{options['name']}-{request.param}"}
     options["append"] = f"{options.get('append', '')} {stock.append(kernel, request.path)}"
-    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="boot-test-") as path:
-        machine = Machine(kernel, hosts.Host(library, Path(path)), Path(path), **options)
+    with suite.temporary() as path:
+        machine = Machine(kernel, hosts.Host(library, path), path, **options)
         yield machine
         machine.close()
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """What the suites of tests in guests have in common, for their conftest.py."""
 
+import contextlib
 import os
 import random
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,21 @@ def pytest_collection_modifyitems(config, items):
     """Deselect long tests."""
     if not settings.flag("LONG"):
         deselect(config, items, [item for item in items if item.get_closest_marker("long")])
+
+
+@contextlib.contextmanager
+def temporary():
+    """Make a directory on a real file system, and remove it."""
+    settings.BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="guests-") as path:
+        yield Path(path)
+
+
+@pytest.fixture(name="folder")
+def folder_for_disks():
+    """A directory for the test's disks."""
+    with temporary() as path:
+        yield path
 
 
 @pytest.fixture(scope="session", name="kernel")

@@ -2,7 +2,6 @@
 """Fixtures of the crash tests: the kernel, the runner, and what the host's fsync is replaced by."""
 
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,11 @@ sys.path.append(str(settings.TESTS / "boot"))
 
 from suite import (  # noqa: E402, F401  pytest finds them by their names
     configure,
+    folder_for_disks,
     kernel_to_boot,
     pytest_addoption,
     pytest_collection_modifyitems,
+    temporary,
 )
 
 
@@ -30,18 +31,9 @@ def pytest_configure(config):
 def programs():
     """The library that QEMU runs with, and the guest's runner."""
     import host  # pylint: disable=import-outside-toplevel
-    settings.BUILD.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="crash-") as path:
-        runner = userland.compile_static(Path(__file__).with_name("runner.c"),
-                                         Path(path) / "runner")
-        yield host.build(Path(path) / "host_fsync.so"), runner
-
-
-@pytest.fixture
-def folder():
-    """A directory for the test's disks."""
-    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="crash-") as path:
-        yield Path(path)
+    with temporary() as path:
+        runner = userland.compile_static(Path(__file__).with_name("runner.c"), path / "runner")
+        yield host.build(path / "host_fsync.so"), runner
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Without LONG=1 each personality is tested on one transport.
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ sys.path.append(str(settings.TESTS / "boot"))
 
 import suite  # noqa: E402
 from suite import (  # noqa: E402, F401  pytest finds them by their names
+    folder_for_disks,
     kernel_to_boot,
     pytest_collection_modifyitems,
 )
@@ -66,10 +66,3 @@ def make(request, kernel, program):
             more["timeout"] = 300  # a faulty driver may wait for ever
         return Subject(kernel, served=served, files=files, **more)
     return subject
-
-
-@pytest.fixture
-def folder():
-    """A directory for the test's image."""
-    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="devices-") as path:
-        yield Path(path)

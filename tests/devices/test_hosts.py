@@ -2,12 +2,11 @@
 """The driver on hosts of each kind: what users do with the disk."""
 
 import re
-import tempfile
-from pathlib import Path
 
 import pytest
 from machine import lent
 from subject import MIB, OPTIONS, combinations, page, wait
+from suite import temporary
 
 import settings
 from file_systems import MAKE, check
@@ -36,9 +35,8 @@ def fsync(name, at, disk):
 def shared(request, make):
     """The guest that the tests of a personality on a transport share."""
     personality, transport = request.param
-    with tempfile.TemporaryDirectory(dir=settings.BUILD, prefix="devices-") as folder:
-        guest = make(personality, transport, Path(folder),
-                     OPTIONS.get(personality, {}) | {"seed": 1})
+    with temporary() as folder:
+        guest = make(personality, transport, folder, OPTIONS.get(personality, {}) | {"seed": 1})
         yield guest
         guest.close()
 
