@@ -19,6 +19,11 @@ CONFIGS = ("drivers/nvdimm/virtio_pmem_rust/.kunitconfig", "drivers/nvdimm/tests
 # Seconds for the whole run, which takes a minute on an idle machine.
 LIMIT = 3600
 
+# Time passes only while all tasks sleep, so timeouts cost nothing but their timer ticks, and random
+# tests can be repeated. KUnit must not count that time.
+ARGS = ("time-travel=inf-cpu", "kunit.timeout=1000000", "kmemleak.verbose=1",
+        "virtio_pmem_rust.timeout=60", "virtio_pmem_rust.resend_after=300")
+
 # The kernel's own reports of faults. Excluded are those of its tests that have timers on the stack,
 # and those at boot, where kmemleak does not scan all of UML's memory.
 COMPLAINT = re.compile(r"\bBUG: |WARNING: (?!lib/debugobjects\.c)|"
@@ -89,10 +94,7 @@ def execute(kdir, out, log, *args, only=(), limit=LIMIT):
     for path in (report, console):
         path.unlink(missing_ok=True)
     words = [*command("exec", out), "--timeout", limit, f"--json={report}"]
-    # Time passes only while all tasks sleep, so timeouts cost nothing but their timer ticks, and
-    # random tests can be repeated. KUnit must not count that time.
-    for word in ("time-travel=inf-cpu", "kunit.timeout=1000000", "kmemleak.verbose=1",
-                 "virtio_pmem_rust.timeout=60", "virtio_pmem_rust.resend_after=300", *args):
+    for word in (*ARGS, *args):
         words += ["--kernel_args", word]
     trouble = None
     try:

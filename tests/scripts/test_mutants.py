@@ -107,6 +107,23 @@ def test_a_fault_does_not_outlive_a_run(tmp_path, monkeypatch):
     assert not list((tmp_path / "notes").iterdir())
 
 
+@pytest.mark.parametrize(("script", "passed"), [
+    ("echo '    ok 1 one'; echo '        ok 2 two # SKIP'; echo 'ok 1 suite'", 2),
+    ("echo '    ok 1 one'; echo '    not ok 2 two'; exec sleep 1000", -1),
+    ("echo '    ok 1 one'; echo 'BUG: KASAN'; exec sleep 1000", -1),
+    ("echo '    ok 1 one'; echo hangs; exec sleep 1000", -1),
+    ("echo '    ok 1 one'; exit 1", 1),
+])
+def test_kunit_ends_with_the_first_failure(tmp_path, script, passed):
+    """A test that hangs has failed, and so has a run with fewer tests than without a fault."""
+    path = tmp_path / "linux"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    runner = mutants.Uml.__new__(mutants.Uml)
+    runner.out = tmp_path
+    assert runner.run("virtio*", 1 if "hangs" in script else 600) == passed
+
+
 def job(name, outcome, file="drivers/a.rs"):
     """Return a mutant with its outcome."""
     return mutants.Job(mutate.Mutant(file, name, 0, 0, ""), name, outcome)
