@@ -84,6 +84,7 @@ impl Stats {
 #[kunit_tests(virtio_pmem_rust_stats)]
 mod tests {
     use super::*;
+    use kernel::str::CString;
 
     #[test]
     fn sorts_latencies() {
@@ -106,5 +107,63 @@ mod tests {
         stats.sent(1);
         assert_eq!((stats.flushes, stats.largest_batch), (3, 64));
         assert_eq!(stats.batches, 68);
+    }
+
+    struct Shown(Stats);
+
+    impl fmt::Display for Shown {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.show(f)
+        }
+    }
+
+    #[test]
+    fn shows_each_counter() -> Result {
+        let mut stats = Stats {
+            callers: 70,
+            gathered: (2, 1),
+            mean_service: 1500,
+            errors: 4,
+            recoveries: 5,
+            lost: 6,
+            ..Stats::default()
+        };
+
+        for callers in [64, 3, 3] {
+            stats.sent(callers);
+        }
+        for micros in [1, 1, 5, i64::MAX / 1000] {
+            stats.answered(Delta::from_micros(micros));
+        }
+        let text = CString::try_from_fmt(fmt!("{}", Shown(stats)))?;
+
+        assert_eq!(
+            text.to_bytes(),
+            b"callers: 70\n\
+              host_flushes: 3\n\
+              largest_batch: 64\n\
+              mean_batch: 23.3\n\
+              gathered: 2\n\
+              gathered_in_vain: 1\n\
+              mean_service_us: 2\n\
+              errors: 4\n\
+              recoveries: 5\n\
+              lost: 6\n\
+              latency_us_below_2: 2\n\
+              latency_us_below_8: 1\n\
+              latency_us_longer: 1\n"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn shows_that_there_was_nothing() -> Result {
+        let text = CString::try_from_fmt(fmt!("{}", Shown(Stats::default())))?;
+
+        assert!(text
+            .to_bytes()
+            .starts_with(b"callers: 0\nhost_flushes: 0\n"));
+        assert!(text.to_bytes().ends_with(b"\nlost: 0\n"));
+        Ok(())
     }
 }
