@@ -223,14 +223,17 @@ def kept(results, key, tests):
 
 
 def reasons():
-    """Return why mutants may survive, as {(file, mutant): reason}."""
-    found, place = {}, None
+    """Return why mutants may survive, as {(file, mutant): reason}; a reason is for all above it."""
+    found, places = {}, []
     for line in REASONS.read_text().splitlines():
         if line.startswith("    "):
-            found[place] = f"{found.get(place, '')} {line.strip()}".strip()
+            for place in places:
+                found[place] = f"{found[place]} {line.strip()}".strip()
         elif line and not line.startswith("#"):
-            place = tuple(line.split(": ", 1))
-            found[place] = ""
+            if places and found[places[-1]]:
+                places = []
+            places.append(tuple(line.split(": ", 1)))
+            found[places[-1]] = ""
     return found
 
 

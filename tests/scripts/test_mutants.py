@@ -154,6 +154,9 @@ def test_scores_have_targets(capsys):
 def test_reasons_are_under_their_mutants(tmp_path, monkeypatch):
     monkeypatch.setattr(mutants, "REASONS", tmp_path / "survivors")
     mutants.REASONS.write_text("# comment\n\na.rs: replace > with < in f\n    One\n    two.\n"
-                               "b.rs: remove x: y; in g\n    Three.\n")
+                               "b.rs: remove x: y; in g\nb.rs: remove z; in g\n    Three.\n"
+                               "c.rs: remove z; in g\n")
     assert mutants.reasons() == {("a.rs", "replace > with < in f"): "One two.",
-                                 ("b.rs", "remove x: y; in g"): "Three."}
+                                 ("b.rs", "remove x: y; in g"): "Three.",
+                                 ("b.rs", "remove z; in g"): "Three.",
+                                 ("c.rs", "remove z; in g"): ""}
