@@ -10,7 +10,9 @@ Only what POSIX and both ext4 and XFS guarantee is demanded:
 - fdatasync() makes durable content and size, and the file's creation.
 - A write with O_DSYNC does so for its pages; for the size if it has made the file longer. msync()
   does so for its pages.
-- sync() makes everything durable. BLKFLSBUF on the disk guarantees nothing.
+- sync() makes names and sizes durable, and fsync() of the disk after it everything: on XFS sync()
+  sends no flush if the log has nothing new, as after overwriting (xfs_fs_sync_fs).
+  BLKFLSBUF on the disk guarantees nothing.
 - A page that was not made durable since has one of the contents that it had since then, or is zero
   if it was beyond the end of the file. A size lies within those that the file has had since.
 """
@@ -72,6 +74,8 @@ class State:
     def after(self, step):
         """Return the state after one more step."""
         names, path = dict(self.names), step.path
+        if step.name == "rename" and names.get(step.other) == names[path]:
+            return self  # two names of a file: rename() does nothing
         if step.name in ("create", "mkdir"):
             kind = DIRECTORY if step.name == "mkdir" else "file"
             names[path] = File(next(IDENTITIES), kind=kind)
@@ -136,9 +140,11 @@ class History:
             step, state = self.steps[number - 1], self.states[number]
             if step.name == "sync":
                 names = number
-                for file in state.names.values():
-                    sizes[file.identity] = number
-                    pages |= {(file.identity, page): number for page in range(len(file.words) + 8)}
+                sizes |= {file.identity: number for file in state.names.values()}
+                continue
+            if step == workloads.END[-1]:
+                pages |= {(file.identity, page): number for file in state.names.values()
+                          for page in range(len(file.words) + 8)}
                 continue
             if step.name not in ("fsync", "fdatasync", "dsync", "fua", "msync"):
                 continue

@@ -2,7 +2,7 @@
 """All workloads of one and two operations on a few files, as CrashMonkey's ACE generates them.
 
 An operation changes something; after it, something may be made durable. So a workload of length N
-has N operations, each with or without a step that persists, and ends with one that persists all.
+has N operations, each with or without a step that persists, and ends with what persists all.
 """
 
 import itertools
@@ -67,8 +67,12 @@ RAW_OPERATIONS = tuple(
     for name, first, count in (("write", 0, 1), ("direct", 0, 1), ("dsync", 0, 2), ("fua", 0, 1),
                                ("fua", 1, 2), ("msync", 0, 2)))
 
-# blkflsbuf on a file stands for one on the disk.
+# A path that stands for the disk.
 DISK = "DISK"
+
+# A workload's last steps, which persist all: sync() writes all to the disk, and need not flush it.
+END = (Step("sync"), Step("fsync", DISK))
+RAW_END = (Step("fsync", "a"),)
 
 
 def elements(operations, in_directory):
@@ -100,9 +104,9 @@ def is_possible(steps):
 
 def sequences(length, raw=False):
     """List all workloads of a length, for a directory or for a part of a raw disk."""
-    end = Step("fsync", "a") if raw else Step("sync")
+    end = RAW_END if raw else END
     choices = elements(RAW_OPERATIONS if raw else OPERATIONS, not raw)
-    found = [(*itertools.chain(*chosen), end)
+    found = [(*itertools.chain(*chosen), *end)
              for chosen in itertools.product(choices, repeat=length)]
     return [marked(steps) for steps in found if is_possible(steps)]
 

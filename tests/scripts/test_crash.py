@@ -15,7 +15,7 @@ sys.path += [str(settings.TESTS / "boot"), str(settings.TESTS / "crash")]
 import host  # noqa: E402
 import images  # noqa: E402
 from oracle import File, History, State  # noqa: E402
-from workloads import FIRST, Step, marked, sequences  # noqa: E402
+from workloads import END, FIRST, RAW_END, Step, marked, sequences  # noqa: E402
 
 ALL = [(steps, raw) for raw in (False, True) for length in (1, 2)
        for steps in sequences(length, raw)[::length ** 3]]
@@ -37,7 +37,8 @@ def test_sequences():
         for length, count in enumerate(counts, 1):
             found = sequences(length, raw)
             assert len(found) == len(set(found)) == count
-            assert {steps[-1].name for steps in found} == {"fsync" if raw else "sync"}
+            end = RAW_END if raw else END
+            assert {steps[-len(end):] for steps in found} == {end}
 
 
 def test_prefix_is_allowed():
@@ -65,6 +66,10 @@ def test_loss_is_found():
     ((write("dsync"),), True),
     ((write("fua"),), True),
     ((write("msync"),), True),
+    ((write("write"), Step("sync")), False),
+    ((write("write"), *END), True),
+    ((write("append"), Step("sync")), True),
+    ((Step("rename", "a", "b"), Step("sync")), True),
     ((write("write"), Step("blkflsbuf", "DISK")), False),
     ((write("write"), Step("fdatasync", "b")), False),
     ((Step("rename", "a", "b"), Step("fsync", "b")), True),
@@ -102,6 +107,11 @@ def test_rename_is_atomic():
     assert past.trouble(State(lost), 0)
     both = {**past.states[0].names, "b": past.states[0].names["a"]}
     assert past.trouble(State(both), 0)
+
+
+def test_renaming_to_the_same_file_does_nothing():
+    past = history(Step("link", "a", "c"), Step("rename", "a", "c"))
+    assert past.states[2] == past.states[1]
 
 
 def test_content():
