@@ -239,19 +239,34 @@ static void all_kinds_of_callers(struct kunit *test)
 }
 
 /* The host reports an error once: here before the reset, without an interrupt. */
-static void unread_error(struct kunit *test)
+static void reset_after_error(struct kunit *test, bool used)
 {
 	struct pmem *pmem = pmem_plugged(test);
 	struct pmem_caller *sleeper = pmem_sleeper(pmem), *writer = pmem_writer(pmem);
 	struct fake_request *request = pmem_take(pmem);
+	__le32 status = cpu_to_le32(1);
 
-	pmem_answer_silently(pmem, request, 1);
+	if (used)
+		pmem_answer_silently(pmem, request, 1);
+	else
+		fake_virtio_write(request, &status, sizeof(status));
 	KUNIT_EXPECT_EQ(test, 0, pmem_end_alone(pmem_begin(pmem, pmem_do_reset_prepare)));
 	pmem_ends(sleeper, -EIO);
 	KUNIT_EXPECT_EQ(test, 0, pmem_do_reset_done(pmem));
 	pmem_serve(pmem, writer);
 	pmem_ends(writer, 0);
 	pmem_unplug(pmem);
+}
+
+static void unread_error(struct kunit *test)
+{
+	reset_after_error(test, true);
+}
+
+/* The reset comes between the response and its used element. */
+static void error_without_used_element(struct kunit *test)
+{
+	reset_after_error(test, false);
 }
 
 /* A host that drops its requests at a reset: each reset loses a flush for good. */
@@ -326,6 +341,7 @@ static struct kunit_case pmem_late_cases[] = {
 	KUNIT_CASE(late_answer_without_interrupt),
 	KUNIT_CASE(all_kinds_of_callers),
 	KUNIT_CASE(unread_error),
+	KUNIT_CASE(error_without_used_element),
 	KUNIT_CASE(many_lost_flushes),
 	KUNIT_CASE(lost_behind_a_mapping),
 	KUNIT_CASE(answered_behind_a_mapping),
