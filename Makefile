@@ -93,7 +93,7 @@ kunit:
 coverage:
 	$(tool)run_tests.py coverage
 
-#:   mutants     whether the model and KUnit find faults that are put into the driver and the
+#:   mutants     whether the model, KUnit and loom find faults that are put into the driver and the
 #:               abstractions, one by one (hours; LIMIT=, MINUTES=, ONLY=; continues where it ended)
 mutants:
 	$(tool)mutants.py

@@ -2,8 +2,9 @@
 """Measure how many faults the tests find that are put into the driver and the abstractions.
 
 The model tests the files that it shares with the driver, natively; KUnit tests the others under
-UML. A test that fails or hangs has found the fault, the mutant is "killed". Results are kept: one
-that was killed is not tested again, one that survived only if tests have changed.
+UML, and then loom those of the flush path. A test that fails or hangs has found the fault, the
+mutant is "killed". Results are kept: one that was killed is not tested again, one that survived
+only if tests have changed.
 """
 
 import contextlib
@@ -34,6 +35,11 @@ DRIVER = "drivers/nvdimm/virtio_pmem_rust"
 ENGINE = f"{DRIVER}/engine.rs"
 MODEL = (ENGINE, f"{DRIVER}/gather.rs")
 FAULTS = f"{DRIVER}/flush/faults.rs"  # not compiled here
+# Which of the files of tests/concurrency/build.rs KUnit tests first.
+CONCURRENT = (*(f"{DRIVER}/{name}.rs" for name in ("callers", "flush", "flush/port",
+                                                   "flush/shared")),
+              *(f"rust/kernel/{name}.rs" for name in ("types/chain", "sync/wait_list",
+                                                      "block/bio/list")))
 REASONS = settings.TESTS / "survivors"
 FOLDER = settings.BUILD / "mutants"
 WANTED = {True: 90, False: 80}  # percent killed: in the engine, and in the rest
@@ -43,6 +49,7 @@ WANTED = {True: 90, False: 80}  # percent killed: in the engine, and in the rest
 # quickly. A mutant may take all memory: that is limited, too.
 STAGES = (("dev", ("cases", "calls", "policy"), 120), ("release", ("random",), 300),
           ("release", ("regret",), 600), ("release", ("exhaustive",), 1800))
+LOOM_STAGES = (("release", ("scenarios",), 600),)
 MEMORY = 4 << 30
 CALLERS = 1  # of the exhaustive tests
 
@@ -65,19 +72,20 @@ def texts(*patterns):
 class Model:
     """Tests mutants on the host, in a copy of the files that the model needs."""
 
+    crate, copied, checked, stages, skipped = "model", ("tests/model", DRIVER), MODEL, STAGES, ()
     tests = staticmethod(lambda: texts("tests/model/src/*.rs", "tests/model/tests/*.rs"))
 
     def __init__(self, results, _):
-        self.root = FOLDER / "model"
-        for name in ("tests/model", DRIVER):
+        self.root = FOLDER / self.crate
+        for name in self.copied:
             shutil.rmtree(self.root / name, ignore_errors=True)
             # As new files: cargo may have compiled the last mutant of another run, after these.
             shutil.copytree(settings.ROOT / name, self.root / name, copy_function=shutil.copyfile)
         self.cargo = toolchain.cargo()
         tests = self.tests()
-        key = long_run.digest("no fault", texts(*MODEL), tests)
+        key = long_run.digest("no fault", texts(*self.checked), tests)
         if kept(results, key, tests) != (SURVIVED, ""):
-            with steps.step("tests without a fault (model)"):
+            with steps.step(f"tests without a fault ({self.crate})"):
                 if self.outcome() != (SURVIVED, ""):
                     raise steps.Trouble(f"the tests fail\nlog: {steps.log_path('mutants')}")
             results.put(key, SURVIVED, "", tests)
@@ -88,8 +96,9 @@ class Model:
         try:
             steps.run([*prefix, self.cargo, *action, "--locked", "--profile", profile,
                        *(word for name in names for word in ("--test", name)),
-                       "--manifest-path", self.root / "tests/model/Cargo.toml",
-                       "--target-dir", FOLDER / "model-target"], steps.log_path("mutants"),
+                       "--manifest-path", self.root / f"tests/{self.crate}/Cargo.toml",
+                       "--target-dir", FOLDER / f"{self.crate}-target", "--",
+                       *(f"--skip={name}" for name in self.skipped)], steps.log_path("mutants"),
                       env={"MOST": str(CALLERS), "CARGO_PROFILE_DEV_OPT_LEVEL": "0"})
         except steps.Trouble:
             return False
@@ -97,7 +106,7 @@ class Model:
 
     def outcome(self):
         """Return what the tests make of the files as they are, and which of them have failed."""
-        for number, (profile, names, limit) in enumerate(STAGES):
+        for number, (profile, names, limit) in enumerate(self.stages):
             if not self.run(["test", "--no-run"], profile, names):
                 return (KILLED, names[0]) if number else (COMPILED, "")
             if not self.run(["test"], profile, names, limit):
@@ -112,6 +121,20 @@ class Model:
             return self.outcome()
         finally:
             path.write_text(text)
+
+
+class Concurrency(Model):
+    """Tests on the host with loom what has survived KUnit."""
+
+    crate, copied = "concurrency", ("tests/concurrency", DRIVER, "rust/kernel")
+    checked, stages, skipped = CONCURRENT, LOOM_STAGES, ("mutants_are_found",)
+    tests = staticmethod(lambda: texts("tests/concurrency/src/**/*.rs",
+                                       "tests/concurrency/tests/*.rs"))
+
+    def test(self, mutant):
+        """Return the outcome; the stand-ins of the kernel may not fit to a mutant."""
+        outcome, by = super().test(mutant)
+        return (SURVIVED, "") if outcome == COMPILED else (outcome, by)
 
 
 class Uml:
@@ -269,18 +292,28 @@ def jobs(names):
             yield Job(mutant, long_run.digest(path.read_text(), mutant.name))
 
 
+def runners_of(file):
+    """Return what tests a file's mutants, until one of them has found it."""
+    if file in MODEL:
+        return (Model,)
+    return (Uml, Concurrency) if file in CONCURRENT else (Uml,)
+
+
 def work(todo, results, kdir):
     """Test mutants until MINUTES= are over."""
     end, runners = long_run.deadline(), {}
     for job in todo:
-        kind = Model if job.mutant.file in MODEL else Uml
-        tests = kind.tests()
+        kinds = runners_of(job.mutant.file)
+        tests = long_run.digest(*(kind.tests() for kind in kinds))
         job.outcome, job.by = kept(results, job.key, tests)
         if job.outcome or time.monotonic() > end:
             continue
-        if kind not in runners:
-            runners[kind] = kind(results, kdir)
-        job.outcome, job.by = runners[kind].test(job.mutant)
+        for kind in kinds:
+            if kind not in runners:
+                runners[kind] = kind(results, kdir)
+            job.outcome, job.by = runners[kind].test(job.mutant)
+            if job.outcome != SURVIVED:
+                break
         results.put(job.key, job.outcome, job.by, tests)
         steps.say(f"{job.outcome}{job.by and ' by ' + job.by}: {': '.join(job.place)}")
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import long_run
 import mutants
 import mutate
 import settings
@@ -122,6 +123,34 @@ def test_kunit_ends_with_the_first_failure(tmp_path, script, passed):
     runner = mutants.Uml.__new__(mutants.Uml)
     runner.out = tmp_path
     assert runner.run("virtio*", 1 if "hangs" in script else 600) == passed
+
+
+def test_files_of_the_flush_path_are_tested_twice():
+    """loom tests them, too; the model has the others of them for itself."""
+    text = (settings.TESTS / "concurrency/build.rs").read_text()
+    for file in mutants.CONCURRENT:
+        name = file.removesuffix(".rs").split("/", 3 if file.startswith("drivers/") else 2)[-1]
+        assert f'    "{name}",\n' in text and (settings.ROOT / file).exists()
+        assert mutants.runners_of(file) == (mutants.Uml, mutants.Concurrency)
+    assert mutants.runners_of(mutants.ENGINE) == (mutants.Model,)
+    assert mutants.runners_of("rust/kernel/virtio.rs") == (mutants.Uml,)
+
+
+@pytest.mark.parametrize(("first", "outcome"), [
+    (mutants.KILLED, (mutants.KILLED, "first")),
+    (mutants.COMPILED, (mutants.COMPILED, "first")),
+    (mutants.SURVIVED, (mutants.KILLED, "second")),
+])
+def test_what_survives_is_tested_further(tmp_path, monkeypatch, first, outcome):
+    def runner(name, found):
+        return type(name, (), {"tests": staticmethod(lambda: name),
+                               "__init__": lambda self, *_: None,
+                               "test": lambda self, _: (found, name)})
+    kinds = runner("first", first), runner("second", mutants.KILLED)
+    monkeypatch.setattr(mutants, "runners_of", lambda _: kinds)
+    found = job("a", None)
+    mutants.work([found], long_run.Results(tmp_path / "results"), None)
+    assert (found.outcome, found.by) == outcome
 
 
 def job(name, outcome, file="drivers/a.rs"):
