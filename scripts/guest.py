@@ -287,7 +287,7 @@ class Guest:  # pylint: disable=too-many-instance-attributes
         accelerator = self.accelerator or accel.choose(self.kernel, boots)
         append += f" {self.hole()}"
         if accelerator != "kvm":
-            append += " maxcpus=1"  # init starts the others
+            append += f" {architecture.guests().tcg}"
         if self.share:
             append += f" share={TAG}"
         if self.uart:
