@@ -66,7 +66,7 @@ COMPILED, KILLED, SURVIVED = "not compiled", "killed", "survived"
 def texts(*patterns):
     """Return the digest of the files of this repository that match."""
     return long_run.digest(*(path.read_text() for pattern in patterns
-                    for path in sorted(settings.ROOT.glob(pattern))))
+                             for path in sorted(settings.ROOT.glob(pattern))))
 
 
 class Model:

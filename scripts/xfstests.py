@@ -322,12 +322,16 @@ class Verdicts:
         return found
 
     def add(self, work, outcomes):
-        """Add the outcomes of a guest's work, and write the reports."""
+        """Add the outcomes of a guest's work."""
         for case, outcome in outcomes.items():
             self.outcomes[work.section, case][work.driver] = outcome
             if self.keep:
                 self.results.put(self.key(work.section, case, work.driver),
                                  *dataclasses.astuple(outcome))
+        self.write()
+
+    def write(self):
+        """Write the reports."""
         for name, text in (("report.md", report(self.outcomes, self.expunged)),
                            ("junit.xml", junit(self.outcomes))):
             (self.out / name).write_text(text, encoding="utf-8")
@@ -349,6 +353,7 @@ def in_time(work, end, kernel, root):
 
 def compare(verdicts, kernel, root):
     """Run what is left, on both drivers."""
+    verdicts.write()  # all may be kept ones
     accel.choose(kernel, boots)  # once, not in each process
     workers = max(os.cpu_count() // settings.number("SMP"), 1)
     with concurrent.futures.ProcessPoolExecutor(workers) as pool:
@@ -376,7 +381,9 @@ def compare_selected():
     group = settings.get("GROUP")
     pairs = choose(groups, listed, expunged, group, settings.get("ONLY"))
     kernel = kernels.ready(settings.choice("KERNEL"))
-    inputs = long_run.digest(kernel.image.read_bytes(), xfstests_root.key(xfstests_root.given()))
+    # The drivers are modules, in the initramfs.
+    inputs = long_run.digest(kernel.image.read_bytes(), kernel.initramfs.read_bytes(),
+                             xfstests_root.key(xfstests_root.given()))
     verdicts = Verdicts(long_run.sample(pairs), expunged, inputs, bool(group))
     with steps.step(f"xfstests, {len(verdicts.outcomes)} cases on both drivers"):
         compare(verdicts, kernel, root)
