@@ -85,7 +85,7 @@ def provide(name, kdir, out, tools, parts, *,  # pylint: disable=too-many-argume
     build_cache.provide(name, inputs, out, parts, build)
 
 
-def execute(kdir, out, log, *args, only=(), limit=LIMIT):
+def execute(kdir, out, log, *args, only=()):
     """Run the tests of a UML kernel, with more arguments for it; return kunit.py's report.
 
     The kernel's own reports of faults count as an error in it.
@@ -93,7 +93,7 @@ def execute(kdir, out, log, *args, only=(), limit=LIMIT):
     report, console = out / "report.json", out / "test.log"
     for path in (report, console):
         path.unlink(missing_ok=True)
-    words = [*command("exec", out), "--timeout", limit, f"--json={report}"]
+    words = [*command("exec", out), "--timeout", LIMIT, f"--json={report}"]
     for word in (*ARGS, *args):
         words += ["--kernel_args", word]
     trouble = None

@@ -251,9 +251,14 @@ def cell(text):
     return text.replace("|", "\\|")
 
 
+def on_both(outcomes):
+    """Return the outcomes of the pairs that have run on both drivers."""
+    return {pair: both for pair, both in outcomes.items() if len(both) == len(DRIVERS)}
+
+
 def report(outcomes, expunged):
     """Return the report as Markdown; outcomes are {(section, case): {driver: outcome}}."""
-    whole = {pair: both for pair, both in outcomes.items() if len(both) == len(DRIVERS)}
+    whole = on_both(outcomes)
     differ = [pair for pair, both in whole.items() if both["c"].verdict != both["rust"].verdict]
     bad = [pair for pair in differ if worse(whole[pair]["rust"], whole[pair]["c"])]
     lines = ["# xfstests on both drivers", "",
@@ -274,7 +279,7 @@ def report(outcomes, expunged):
 
 def junit(outcomes):
     """Return the report for machines: a case has failed if it is worse on Rust."""
-    whole = {pair: both for pair, both in outcomes.items() if len(both) == len(DRIVERS)}
+    whole = on_both(outcomes)
     suite = tree.Element("testsuite", name="xfstests", tests=str(len(whole)))
     for (section, case), both in whole.items():
         c, rust = both["c"], both["rust"]
@@ -338,7 +343,7 @@ class Verdicts:
 
     def count(self):
         """Return on how many pairs the driver in Rust passes, and on how many it is worse."""
-        whole = [both for both in self.outcomes.values() if len(both) == len(DRIVERS)]
+        whole = on_both(self.outcomes).values()
         bad = [both for both in whole if worse(both["rust"], both["c"])]
         good = [both for both in whole if both["rust"].verdict == "pass"]
         steps.say(f"{len(whole) - len(good) - len(bad)} cases pass with neither driver, "
